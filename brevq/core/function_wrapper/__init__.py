@@ -1,0 +1,25 @@
+"""Tensor functions as modules, so that a recipe can name them, and the views that granularity is made of."""
+
+from brevq.core.function_wrapper.clamp import ScalarClampMinSte, ScalarClampSte, TensorClamp, TensorClampSte
+from brevq.core.function_wrapper.misc import AbsBinarySignGrad, BinarySignSte, Identity, TernarySignSte
+from brevq.core.function_wrapper.rounding import CeilSte, DPURoundSte, FloorSte, RoundSte, RoundToZeroSte
+from brevq.core.function_wrapper.view import Granularity, PerChannel, PerTensor
+
+__all__ = [
+    "AbsBinarySignGrad",
+    "BinarySignSte",
+    "CeilSte",
+    "DPURoundSte",
+    "FloorSte",
+    "Granularity",
+    "Identity",
+    "PerChannel",
+    "PerTensor",
+    "RoundSte",
+    "RoundToZeroSte",
+    "ScalarClampMinSte",
+    "ScalarClampSte",
+    "TensorClamp",
+    "TensorClampSte",
+    "TernarySignSte",
+]

@@ -1,0 +1,119 @@
+"""Granularity: which values share a scale. The only place that knows about shapes.
+
+A granularity answers three questions: how a tensor is laid out for statistics (one row for each scale), what shape
+the scale has so that it broadcasts back to the tensor, and which scale belongs to which output channel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from brevq.errors import ArgumentError
+
+
+class Granularity(Module, ABC):
+    """Which values share a scale.
+
+    A quantizer that several layers share has one scale for all their weights: `peers` lists those weights, and
+    statistics are then taken over all of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peers: list[Parameter] = []
+
+    @property
+    @abstractmethod
+    def scale_shape(self) -> tuple[int, ...]:
+        """Shape of the scale; it broadcasts to the tensor."""
+
+    @abstractmethod
+    def rows(self, x: Tensor) -> Tensor:
+        """`x` with all values that share a scale in the last dimension: `(values,)` or `(scales, values)`."""
+
+    @abstractmethod
+    def per_output(self, scale: Tensor) -> Tensor:
+        """A weight's scale as a factor of the layer's bias: `()` or `(channels,)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rows of which statistics are taken: those of `x`, or of all peers where there are several."""
+        if len(self.peers) < 2:
+            return self.rows(x)
+        return torch.cat([self.rows(peer) for peer in self.peers], dim=-1)
+
+    def to_scale(self, statistic: Tensor) -> Tensor:
+        """A statistic, one value for each row, in the shape of the scale."""
+        return statistic.reshape(self.scale_shape)
+
+
+class PerTensor(Granularity):
+    """One scale for the whole tensor. The scale has shape `()`.
+
+    Examples:
+        >>> PerTensor()(torch.ones(2, 3)).shape
+        torch.Size([6])
+    """
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """`()`."""
+        return ()
+
+    def rows(self, x: Tensor) -> Tensor:
+        """All values of `x`, shape `(values,)`."""
+        return x.reshape(-1)
+
+    def per_output(self, scale: Tensor) -> Tensor:
+        """The scale itself."""
+        return scale
+
+
+class PerChannel(Granularity):
+    """One scale for each index along one axis. The scale has that axis' size there and 1 elsewhere.
+
+    Args:
+        tensor_shape: shape of the tensor; the layer supplies it.
+        channel_axis: the axis; negative ones count from the end. The layer supplies its output axis.
+
+    Raises:
+        ArgumentError: the shape has no such axis.
+
+    Examples:
+        >>> per_channel = PerChannel(tensor_shape=(4, 3, 5, 5), channel_axis=0)
+        >>> per_channel.scale_shape
+        (4, 1, 1, 1)
+        >>> per_channel(torch.ones(4, 3, 5, 5)).shape
+        torch.Size([4, 75])
+    """
+
+    def __init__(self, tensor_shape: tuple[int, ...], channel_axis: int) -> None:
+        super().__init__()
+        shape = tuple(tensor_shape)
+        if not -len(shape) <= channel_axis < len(shape):
+            raise ArgumentError(
+                f"`channel_axis` (={channel_axis}) is not an axis of a tensor of shape {shape}, "
+                f"which has axes {-len(shape)} to {len(shape) - 1}"
+            )
+        self.channel_axis = channel_axis % len(shape)
+        self._scale_shape = tuple(n if i == self.channel_axis else 1 for i, n in enumerate(shape))
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """The size of the channel axis there, 1 elsewhere."""
+        return self._scale_shape
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The values of each channel of `x`, shape `(channels, values)`."""
+        return x.movedim(self.channel_axis, 0).flatten(1)
+
+    def per_output(self, scale: Tensor) -> Tensor:
+        """The scales in a row, shape `(channels,)`."""
+        return scale.reshape(-1)
+
+    def extra_repr(self) -> str:
+        """Axis and scale shape, for printing."""
+        return f"channel_axis={self.channel_axis}, scale_shape={self.scale_shape}"

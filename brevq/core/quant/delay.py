@@ -1,0 +1,47 @@
+"""A delay of quantization: the first training steps run in float."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from brevq.core.checks import count
+
+
+class DelayWrapper(Module):
+    """A choice between a tensor and its quantized self: the former for the first training steps, then the latter.
+
+    Evaluation is always quantized and counts no step. The steps that are left are a buffer, so they survive a
+    checkpoint; with no delay there is no state.
+
+    Args:
+        quant_delay_steps: number of training steps to delay quantization for; None means 0.
+
+    Raises:
+        ArgumentError: the number is negative.
+        ArgumentTypeError: it is not an integer.
+
+    Examples:
+        >>> delay = DelayWrapper(1)
+        >>> x, y = torch.tensor(0.3), torch.tensor(0.0)
+        >>> delay(x, y), delay(x, y)
+        (tensor(0.3000), tensor(0.))
+    """
+
+    steps_left: Tensor
+
+    def __init__(self, quant_delay_steps: int | None) -> None:
+        super().__init__()
+        steps = 0 if quant_delay_steps is None else count("quant_delay_steps", quant_delay_steps)
+        self.delayed = steps > 0
+        if self.delayed:
+            self.register_buffer("steps_left", torch.tensor(steps))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """`x` while there are steps left in training, else `y`; both of the same shape."""
+        if not self.delayed or not self.training:
+            return y
+        out = torch.where(self.steps_left > 0, x, y)
+        self.steps_left.sub_(1).clamp_(min=0)
+        return out

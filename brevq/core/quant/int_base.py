@@ -1,0 +1,144 @@
+"""Integer grids: rounding to codes and back, given scale, zero-point and bit width."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import Module
+
+from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
+from brevq.core.quant.delay import DelayWrapper
+from brevq.core.quant.jit import compile_if_asked
+from brevq.function.ops import max_int, min_int
+
+
+class IntQuant(Module):
+    """Scaled, shifted, uniform integer quantization of a tensor.
+
+    ``codes = clamp(round(x / scale + zero_point), min_int, max_int)`` and ``y = (codes - zero_point) * scale``. The
+    gradient of `x` is the identity's where the code was not clamped and zero where it was; scale, zero-point and
+    bit width receive theirs.
+
+    Args:
+        narrow_range: whether the range gives up one code, -127 to 127 instead of -128 to 127.
+        signed: whether the grid has negative codes.
+        input_view_impl: lays the tensor out for quantization. Default: `Identity()`.
+        float_to_int_impl: rounds to integers. Default: `RoundSte()`, halves to even.
+        tensor_clamp_impl: limits to the range. Default: `TensorClamp()`.
+        quant_delay_steps: number of training steps to delay quantization for. Default: 0.
+
+    Examples:
+        >>> import torch
+        >>> from brevq.core.quant import IntQuant
+        >>> int_quant = IntQuant(narrow_range=True, signed=True)
+        >>> scale, zero_point, bit_width = torch.tensor(0.01), torch.tensor(0.), torch.tensor(4.)
+        >>> inp = torch.Tensor([0.042, -0.053, 0.31, -0.44])
+        >>> out = int_quant(scale, zero_point, bit_width, inp)
+        >>> out
+        tensor([ 0.0400, -0.0500,  0.0700, -0.0700])
+    """
+
+    def __init__(
+        self,
+        narrow_range: bool,
+        signed: bool,
+        input_view_impl: Module | None = None,
+        float_to_int_impl: Module | None = None,
+        tensor_clamp_impl: Module | None = None,
+        quant_delay_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.narrow_range = narrow_range
+        self.signed = signed
+        self.input_view_impl = input_view_impl or Identity()
+        self.float_to_int_impl = float_to_int_impl or RoundSte()
+        self.tensor_clamp_impl = tensor_clamp_impl or TensorClamp()
+        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        compile_if_asked(self)
+
+    def min_int(self, bit_width: Tensor) -> Tensor:
+        """The smallest code of `bit_width` bits, a scalar tensor."""
+        return min_int(self.signed, self.narrow_range, bit_width)
+
+    def max_int(self, bit_width: Tensor) -> Tensor:
+        """The largest code of `bit_width` bits, a scalar tensor."""
+        return max_int(self.signed, self.narrow_range, bit_width)
+
+    def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """The codes of `x`: whole numbers in the dtype of `x`, differentiable."""
+        codes = self.float_to_int_impl(self.input_view_impl(x) / scale + zero_point)
+        codes = self.tensor_clamp_impl(codes, self.min_int(bit_width), self.max_int(bit_width))
+        return codes  # noqa: RET504  # TorchScript types what a module returns when it is assigned
+
+    def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """`x`, quantized and dequantized; scale and zero-point broadcast to it, bit width is a scalar tensor."""
+        codes = self.to_int(scale, zero_point, bit_width, x)
+        y = (codes - zero_point) * scale
+        y = self.delay_wrapper(x, y)
+        return y  # noqa: RET504  # as above
+
+
+class DecoupledIntQuant(Module):
+    """Integer quantization that rounds by one scale and zero-point and dequantizes by another.
+
+    ``codes = clamp(round(x / pre_scale + pre_zero_point), min_int, max_int)`` and
+    ``y = (codes - zero_point) * scale``. Gradients are those of `IntQuant`, to both pairs.
+
+    Args:
+        narrow_range: whether the range gives up one code, -127 to 127 instead of -128 to 127.
+        signed: whether the grid has negative codes.
+        input_view_impl: lays the tensor out for quantization. Default: `Identity()`.
+        float_to_int_impl: rounds to integers. Default: `RoundSte()`, halves to even.
+        tensor_clamp_impl: limits to the range. Default: `TensorClamp()`.
+        quant_delay_steps: number of training steps to delay quantization for. Default: 0.
+
+    Examples:
+        >>> import torch
+        >>> int_quant = DecoupledIntQuant(narrow_range=True, signed=True)
+        >>> scale, zero_point, bit_width = torch.tensor(0.01), torch.tensor(0.), torch.tensor(4.)
+        >>> pre_scale, pre_zero_point = torch.tensor(0.02), torch.tensor(0.)
+        >>> inp = torch.Tensor([0.042, -0.053, 0.31, -0.44])
+        >>> out = int_quant(pre_scale, pre_zero_point, scale, zero_point, bit_width, inp)
+        >>> out
+        tensor([ 0.0200, -0.0300,  0.0700, -0.0700])
+    """
+
+    def __init__(
+        self,
+        narrow_range: bool,
+        signed: bool,
+        input_view_impl: Module | None = None,
+        float_to_int_impl: Module | None = None,
+        tensor_clamp_impl: Module | None = None,
+        quant_delay_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.int_quant = IntQuant(narrow_range, signed, input_view_impl, float_to_int_impl, tensor_clamp_impl)
+        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        compile_if_asked(self)
+
+    def min_int(self, bit_width: Tensor) -> Tensor:
+        """The smallest code of `bit_width` bits, a scalar tensor."""
+        return self.int_quant.min_int(bit_width)
+
+    def max_int(self, bit_width: Tensor) -> Tensor:
+        """The largest code of `bit_width` bits, a scalar tensor."""
+        return self.int_quant.max_int(bit_width)
+
+    def to_int(self, pre_scale: Tensor, pre_zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """The codes of `x`: whole numbers in the dtype of `x`, differentiable."""
+        return self.int_quant.to_int(pre_scale, pre_zero_point, bit_width, x)
+
+    def forward(
+        self,
+        pre_scale: Tensor,
+        pre_zero_point: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bit_width: Tensor,
+        x: Tensor,
+    ) -> Tensor:
+        """`x`, quantized by the first pair and dequantized by the second; all broadcast to it."""
+        codes = self.to_int(pre_scale, pre_zero_point, bit_width, x)
+        y = (codes - zero_point) * scale
+        y = self.delay_wrapper(x, y)
+        return y  # noqa: RET504  # TorchScript types what a module returns when it is assigned

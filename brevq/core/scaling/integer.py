@@ -1,0 +1,75 @@
+"""Integer thresholds: what the range of a quantizer is divided by to give the scale."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from brevq.function.ops import max_int, min_int
+
+
+class IntScaling(Module):
+    """The integer that the end of the range falls on.
+
+    Unsigned: the largest code. Signed: the negative of the smallest code, 127 for narrow int8 and 128 for the full
+    range.
+
+    Args:
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+
+    Examples:
+        >>> IntScaling(signed=True, narrow_range=True)(torch.tensor(8.0))
+        tensor(127.)
+        >>> IntScaling(signed=True, narrow_range=False)(torch.tensor(8.0))
+        tensor(128.)
+    """
+
+    def __init__(self, signed: bool, narrow_range: bool) -> None:
+        super().__init__()
+        self.signed = signed
+        self.narrow_range = narrow_range
+
+    def forward(self, bit_width: Tensor) -> Tensor:
+        """The threshold for a grid of `bit_width` bits, a scalar tensor."""
+        if self.signed:
+            return -min_int(self.signed, self.narrow_range, bit_width)
+        return max_int(self.signed, self.narrow_range, bit_width)
+
+
+class PowerOfTwoIntScaling(Module):
+    """The power of two at the end of the range, so that a power-of-two range gives a power-of-two scale.
+
+    ``2 ** (bit_width - 1)`` when signed, ``2 ** bit_width`` when not.
+
+    Args:
+        signed: whether the grid has negative codes.
+
+    Examples:
+        >>> PowerOfTwoIntScaling(signed=True)(torch.tensor(8.0))
+        tensor(128.)
+    """
+
+    def __init__(self, signed: bool) -> None:
+        super().__init__()
+        self.signed = signed
+
+    def forward(self, bit_width: Tensor) -> Tensor:
+        """The threshold for a grid of `bit_width` bits, a scalar tensor."""
+        return torch.exp2(bit_width - 1) if self.signed else torch.exp2(bit_width)
+
+
+class TruncMsbScaling(Module):
+    """The factor by which an integer shrinks when only its most significant bits are kept.
+
+    ``2 ** (input_bit_width - output_bit_width)``.
+
+    Examples:
+        >>> TruncMsbScaling()(torch.zeros(1), torch.tensor(8.0), torch.tensor(4.0), torch.tensor(True))
+        tensor(16.)
+    """
+
+    def forward(self, scaling_input: Tensor, input_bit_width: Tensor, output_bit_width: Tensor, signed: Tensor) -> Tensor:
+        """The factor, a scalar tensor; the values and the sign do not matter to it."""
+        return torch.exp2(input_bit_width - output_bit_width)

@@ -1,0 +1,194 @@
+"""Learned ranges that begin as a statistic of the tensor, and what LSQ adds to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.interfaces import Restriction, Statistic
+from brevq.core.phase import Phase
+from brevq.core.restrict_val import FloatRestrictValue
+from brevq.function.ops import max_int
+
+
+class LearnedStatsScaling(Module):
+    """A learned range that starts as a statistic of the first tensor that it sees.
+
+    For weights: the first tensor is the weight at its first use, so a checkpoint of a float network that is loaded
+    before gives ranges that fit the loaded weights. For activations that pass through phases, see
+    `RuntimeStatsScaling`.
+
+    Args:
+        scaling_stats_impl: the statistic to start from.
+        restrict_scaling_impl: which values the range may take. Default: `FloatRestrictValue()`.
+        gradient_scale_impl: what the range's gradient is multiplied by, such as `LsqGradientScale`. Default: 1.
+
+    Source:
+        Esser et al., 2020, "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153
+
+    Examples:
+        >>> from brevq.core.stats import AbsMax
+        >>> scaling = LearnedStatsScaling(AbsMax())
+        >>> scaling.phase, scaling(torch.tensor([1.0, -3.0])).item(), scaling(torch.tensor([9.0])).item()
+        (Phase.EMPTY, 3.0, 3.0)
+    """
+
+    phase_code: Tensor
+
+    def __init__(
+        self,
+        scaling_stats_impl: Statistic,
+        restrict_scaling_impl: Restriction | None = None,
+        gradient_scale_impl: Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.stats_impl = scaling_stats_impl
+        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
+        self.gradient_scale_impl = gradient_scale_impl
+        self.value = Parameter(torch.zeros(scaling_stats_impl.granularity_impl.scale_shape))
+        self._phase = Phase.EMPTY
+        self.register_buffer("phase_code", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def phase(self) -> Phase:
+        """*empty* before the first tensor, *learned* after it."""
+        return self._phase
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The learned ranges, in the shape of the scale; `x` is looked at once."""
+        if self._phase == Phase.EMPTY:
+            self._start_from(x)
+        value = self.value
+        if self.gradient_scale_impl is not None:
+            value = self.gradient_scale_impl(value, x)
+        return self.restrict_scaling_impl(value)
+
+    def reset(self) -> None:
+        """Start again from the next tensor."""
+        self._set_phase(Phase.EMPTY)
+
+    def extra_repr(self) -> str:
+        """The phase, for printing."""
+        return f"phase={self._phase}"
+
+    @torch.no_grad()
+    def _start_from(self, x: Tensor) -> None:
+        self.value.copy_(self.restrict_scaling_impl.encode(self.stats_impl(x)))
+        self._set_phase(Phase.LEARNED)
+
+    def _set_phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self.phase_code.fill_(int(phase))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not self.phase_code.is_meta:
+            self._phase = Phase(int(self.phase_code))
+
+
+class LsqIntScaledAve(Module):
+    """The range that LSQ starts from: its step ``2 * mean |x| / sqrt(q)`` times the integer threshold.
+
+    ``q`` is the largest code of the grid.
+
+    Args:
+        int_scaling_impl: the integer threshold that the range will be divided by.
+        bit_width_impl: the bit width of the grid.
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+        granularity_impl: which values are reduced together. Default: all of them.
+
+    Source:
+        Esser et al., 2020, "Learned Step Size Quantization", section 2.1, https://arxiv.org/abs/1902.08153
+
+    Examples:
+        >>> from brevq.core.bit_width import BitWidthConst
+        >>> from brevq.core.scaling import IntScaling
+        >>> stats = LsqIntScaledAve(IntScaling(True, True), BitWidthConst(3), signed=True, narrow_range=True)
+        >>> stats(torch.tensor([1.0, -1.0])) / 3  # the step: 2 * 1 / sqrt(3)
+        tensor(1.1547)
+    """
+
+    def __init__(
+        self,
+        int_scaling_impl: Module,
+        bit_width_impl: Module,
+        signed: bool,
+        narrow_range: bool,
+        granularity_impl: Granularity | None = None,
+    ) -> None:
+        super().__init__()
+        self.int_scaling_impl = int_scaling_impl
+        self.bit_width_impl = bit_width_impl
+        self.signed = signed
+        self.narrow_range = narrow_range
+        self.granularity_impl = granularity_impl or PerTensor()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The statistic of `x`, in the shape of the scale."""
+        bit_width = self.bit_width_impl()
+        largest_code = max_int(self.signed, self.narrow_range, bit_width)
+        step = 2 * self.granularity_impl(x).abs().mean(dim=-1) / torch.sqrt(largest_code)
+        return self.granularity_impl.to_scale(step * self.int_scaling_impl(bit_width))
+
+
+class LsqGradientScale(Module):
+    """LSQ's balance between the updates of a step and of what it quantizes: its gradient times ``1 / sqrt(n * q)``.
+
+    ``n`` is the number of values that share the step (of one sample, for activations), and ``q`` the largest code
+    of the grid. The value passes unchanged. The factor is the same for the range, the step times a constant.
+
+    Args:
+        bit_width_impl: the bit width of the grid.
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+        batched: whether the first dimension of the tensor is a batch, which does not count. Default: False.
+
+    Source:
+        Esser et al., 2020, "Learned Step Size Quantization", section 2.2, https://arxiv.org/abs/1902.08153
+
+    Examples:
+        >>> from brevq.core.bit_width import BitWidthConst
+        >>> value = torch.tensor(2.0, requires_grad=True)
+        >>> LsqGradientScale(BitWidthConst(2, signed=True), True, True)(value, torch.zeros(16)).backward()
+        >>> value.grad
+        tensor(0.2500)
+    """
+
+    def __init__(self, bit_width_impl: Module, signed: bool, narrow_range: bool, batched: bool = False) -> None:
+        super().__init__()
+        self.batched = batched
+        self.bit_width_impl = bit_width_impl
+        self.signed = signed
+        self.narrow_range = narrow_range
+
+    def forward(self, value: Tensor, x: Tensor) -> Tensor:
+        """`value`, the ranges of `x`, with its gradient scaled."""
+        largest_code = max_int(self.signed, self.narrow_range, self.bit_width_impl())
+        samples = x.shape[0] if self.batched and x.dim() > 0 else 1
+        n = max(1.0, x.numel() / samples / value.numel()) if samples else 1.0
+        factor = torch.rsqrt(n * largest_code).detach()
+        return _ScaleGradient.apply(value, factor)  # type: ignore[no-any-return]  # autograd.Function is untyped
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """A value whose gradient is multiplied by a factor."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, factor: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch types it *Any
+        (factor,) = ctx.saved_tensors
+        return grad * factor, None

@@ -1,0 +1,72 @@
+"""Ranges that come from what flows through the network."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import Module
+
+from brevq.core.interfaces import Restriction, Statistic
+from brevq.core.phase import Phase
+from brevq.core.restrict_val import FloatRestrictValue
+from brevq.core.stats.runtime import RuntimeStats
+
+
+class RuntimeStatsScaling(Module):
+    """A statistic of activations, observed over batches, then fixed or learned.
+
+    See `RuntimeStats` for the phases. Networks that are trained with it pass from observed to learned ranges by
+    themselves after `collect_stats_steps` batches; calibration does it explicitly.
+
+    Args:
+        scaling_stats_impl: the statistic of one batch.
+        restrict_scaling_impl: which values the range may take. Default: `FloatRestrictValue()`.
+        collect_stats_steps: number of training batches before the range is learned. Default: 300.
+        scaling_stats_momentum: weight of a new batch in the average, from 0 to 1. Default: 0.1.
+        gradient_scale_impl: what the range's gradient is multiplied by, such as `LsqGradientScale`. Default: 1.
+
+    Raises:
+        ArgumentError: the number of steps is below 1, or the momentum out of range.
+
+    Examples:
+        >>> import torch
+        >>> from brevq.core.stats import AbsMax
+        >>> scaling = RuntimeStatsScaling(AbsMax())
+        >>> scaling(torch.tensor([1.0, -3.0])).item()
+        3.0
+        >>> scaling.phase
+        Phase.OBSERVE
+    """
+
+    def __init__(
+        self,
+        scaling_stats_impl: Statistic,
+        restrict_scaling_impl: Restriction | None = None,
+        collect_stats_steps: int = 300,
+        scaling_stats_momentum: float = 0.1,
+        gradient_scale_impl: Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.gradient_scale_impl = gradient_scale_impl
+        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
+        self.runtime_stats = RuntimeStats(
+            scaling_stats_impl,
+            self.restrict_scaling_impl.encode,
+            collect_stats_steps,
+            scaling_stats_momentum,
+        )
+
+    @property
+    def phase(self) -> Phase:
+        """What the statistic is doing now."""
+        return self.runtime_stats.phase
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The ranges to use for `x`, in the shape of the scale.
+
+        Raises:
+            UncalibratedError: in evaluation, no data having been seen.
+        """
+        stored = self.runtime_stats(x)
+        if self.gradient_scale_impl is not None:
+            stored = self.gradient_scale_impl(stored, x)
+        return self.restrict_scaling_impl(stored)

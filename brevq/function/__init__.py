@@ -1,0 +1,1 @@
+"""Pure tensor functions: integer ranges and straight-through estimators."""

@@ -1,0 +1,5 @@
+"""Whole models: calibration."""
+
+from brevq.graph.calibrate import calibrating
+
+__all__ = ["calibrating"]

@@ -1,0 +1,188 @@
+"""A tensor that knows its grid: its values together with scale, zero-point and bit width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from brevq.errors import ArgumentError
+
+# What may be off a whole code before a value counts as off the grid: rounding of value / scale in float32, and of
+# values that are kept in half precision.
+_TOLERANCE = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+_TOLERANCE_FLOAT32 = 2.0**-20
+
+
+@attrs.define(eq=False, repr=False)
+class QuantTensor:
+    """A quantized tensor: ``value = (codes - zero_point) * scale``.
+
+    Torch functions and arithmetic accept it as they accept a tensor, and work on its value: what comes back is a
+    plain tensor. Attributes that it lacks are those of its value.
+
+    Args:
+        value: the dequantized values, of any shape.
+        scale: the step, in the unit of the values; broadcasts to them.
+        zero_point: the code of zero; broadcasts to the values.
+        bit_width: number of bits, shape `()`.
+        signed: whether the grid has negative codes.
+
+    Examples:
+        >>> scale, zero_point, bit_width = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0)
+        >>> x = QuantTensor(torch.tensor([1.5, -2.0]), scale, zero_point, bit_width, signed=True)
+        >>> x.int()
+        tensor([ 3, -4], dtype=torch.int8)
+        >>> torch.relu(x) + x
+        tensor([ 3., -2.])
+    """
+
+    value: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bit_width: Tensor
+    signed: bool
+
+    def int(self) -> Tensor:
+        """The codes, in the smallest torch dtype that holds the grid.
+
+        Returns:
+            A tensor of the shape of the values: int8, int16, int32 or int64 when signed, else uint8, int16, int32
+            or int64.
+
+        Raises:
+            ArgumentError: the values do not lie on the grid.
+        """
+        codes = self._codes()
+        if not self.is_valid:
+            raise ArgumentError(
+                f"the values of this QuantTensor do not lie on its grid of {int(self.bit_width)} bits "
+                "with the given scale, so they have no codes: quantize them first"
+            )
+        return codes.to(self._code_dtype())
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether all values lie on the grid: whole codes, within the range that the bit width allows."""
+        exact = self.value.detach().double() / self.scale.detach().double() + self.zero_point.detach().double()
+        codes = self._codes()
+        slack = _TOLERANCE.get(self.value.dtype, _TOLERANCE_FLOAT32) * (codes - self.zero_point).abs().clamp_min(1)
+        low, high = self._limits()
+        return bool((((exact - codes).abs() <= slack) & (codes >= low) & (codes <= high)).all())
+
+    def detach(self) -> QuantTensor:
+        """The same without gradients."""
+        return self._map(torch.Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> QuantTensor:
+        """The same with its value converted as by `Tensor.to`; the grid moves to its device and keeps its dtype."""
+        value = self.value.to(*args, **kwargs)
+        grid = [part.to(value.device) for part in (self.scale, self.zero_point, self.bit_width)]
+        return QuantTensor(value, *grid, self.signed)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> QuantTensor:
+        parts = (self.value, self.scale, self.zero_point, self.bit_width)
+        return QuantTensor(*map(function, parts), self.signed)
+
+    def _codes(self) -> Tensor:
+        exact = self.value.detach().double() / self.scale.detach().double() + self.zero_point.detach().double()
+        return torch.round(exact)
+
+    def _limits(self) -> tuple[float, float]:
+        bits = int(self.bit_width)
+        if bits == 1 and self.signed:
+            return -1, 1
+        return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if self.signed else (0, 2**bits - 1)
+
+    def _code_dtype(self) -> torch.dtype:
+        low, high = self._limits()
+        smallest = (torch.int8 if self.signed else torch.uint8, torch.int16, torch.int32)
+        for dtype in smallest:
+            if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
+                return dtype
+        return torch.int64
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Any torch function works on the values."""
+        args, kwargs = pytree.tree_map_only(cls, lambda x: x.value, (args, dict(kwargs or {})))
+        return func(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "value":
+            raise AttributeError(name)
+        return getattr(self.value, name)
+
+    def __repr__(self) -> str:
+        sign = "signed" if self.signed else "unsigned"
+        bits = "?" if self.bit_width.is_meta else int(self.bit_width)
+        return f"QuantTensor({self.value!r}, {sign}, {bits} bits, scale={self.scale!r}, zero_point={self.zero_point!r})"
+
+    def __len__(self) -> int:  # type: ignore[valid-type]  # `int` is a method of this class
+        return len(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.value[index]
+
+    def __neg__(self) -> Tensor:
+        return -self.value
+
+    def __add__(self, other: Any) -> Tensor:
+        return torch.add(self.value, plain(other))
+
+    def __sub__(self, other: Any) -> Tensor:
+        return torch.sub(self.value, plain(other))
+
+    def __mul__(self, other: Any) -> Tensor:
+        return torch.mul(self.value, plain(other))
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return torch.div(self.value, plain(other))
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return torch.matmul(self.value, plain(other))
+
+    def __pow__(self, other: Any) -> Tensor:
+        return torch.pow(self.value, plain(other))
+
+    def __radd__(self, other: Any) -> Tensor:
+        return torch.add(self.value, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return torch.rsub(self.value, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return torch.mul(self.value, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        result: Tensor = other / self.value
+        return result
+
+
+def plain(x: Any) -> Any:
+    """The value of a `QuantTensor`; anything else as it is.
+
+    Args:
+        x: anything.
+
+    Examples:
+        >>> plain(3)
+        3
+    """
+    return x.value if isinstance(x, QuantTensor) else x

@@ -1,0 +1,211 @@
+"""A recipe bound to its owner: the module that quantizes a layer's weight, bias, input or output."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brevq.core.function_wrapper import Granularity
+from brevq.core.phase import Phase
+from brevq.core.scaling import LearnedStatsScaling
+from brevq.core.stats import RuntimeStats
+from brevq.core.zero_point import ZeroZeroPoint
+from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
+from brevq.inject import build
+from brevq.quant_tensor import QuantTensor
+
+_UNCALIBRATED = """
+{where} has seen no data, so it has no range to quantize to.
+
+Show it some before evaluation:
+
+    with brevq.graph.calibrating(model):
+        for batch in batches:
+            model(batch)
+
+or train the model, which observes as it goes.
+""".strip()
+
+_UNSIGNED_WEIGHT = (
+    "{recipe} is unsigned and its zero-point is zero, so all negative weights would become zero: "
+    "set `signed = True`, or give it a zero-point, as ShiftedUint8WeightPerTensor has"
+)
+
+
+class Quantizer(nn.Module):
+    """A recipe bound to its owner.
+
+    It hands tensors to the core quantizer that the recipe builds, in float32 (or float64) whatever their dtype, and
+    returns them in their own; scales stay float32 when the model is converted to half precision.
+
+    Args:
+        recipe: the recipe class.
+        supplies: what the owner supplies to it: shapes, channel axis, dtype, device.
+
+    Raises:
+        RecipeError: the recipe has faults; all of them are listed.
+        ArgumentError: the recipe is for weights, unsigned, and without a zero-point.
+
+    Examples:
+        >>> from injectors import Int8ActPerTensor
+        >>> quantizer = Quantizer(Int8ActPerTensor, {})
+        >>> quantizer(torch.tensor([-1.0, 0.5])).value
+        tensor([-1.0000,  0.5000], grad_fn=<MulBackward0>)
+    """
+
+    def __init__(self, recipe: Any, supplies: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.tensor_quant: nn.Module = build(recipe, supplies)
+        self.signed = bool(recipe.signed) if "signed" in recipe else True
+        self.needs_scale = "scale" in inspect.signature(self.tensor_quant.forward).parameters
+        self.calibrating = False
+        self._refuse_unsigned_weight()
+        device = supplies.get("device")
+        if device is not None and torch.device(device) != torch.get_default_device():
+            self.to(device)
+
+    @property
+    def role(self) -> str | None:
+        """What the recipe is for: *weight*, *bias* or *activation*; None if it does not say."""
+        return self.recipe.role if "role" in self.recipe else None
+
+    @property
+    def phase(self) -> Phase | None:
+        """What the statistics of this quantizer are doing; None if it has none that last."""
+        phases = [module.phase for module in self.modules() if isinstance(module, (RuntimeStats, LearnedStatsScaling))]
+        return min(phases, default=None)
+
+    @property
+    def granularity(self) -> Granularity | None:
+        """Which values share a scale; None if no part of the recipe says so, which means all of them."""
+        return next((module for module in self.modules() if isinstance(module, Granularity)), None)
+
+    def forward(self, x: Tensor, *context: Tensor) -> QuantTensor:
+        """`x`, of any shape, quantized.
+
+        Args:
+            x: a floating-point tensor.
+            *context: what the core quantizer needs beside it, such as a bias' scale.
+
+        Raises:
+            ArgumentTypeError: `x` is not a floating-point tensor.
+            UncalibratedError: in evaluation, no data having been seen.
+        """
+        if not x.is_floating_point():
+            raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
+        wide = x if x.dtype == torch.float64 else x.float()
+        try:
+            y, scale, zero_point, bit_width = self.tensor_quant(wide, *context)[:4]
+        except UncalibratedError as error:
+            raise UncalibratedError(_UNCALIBRATED.format(where=describe(self))) from error
+        value = x if self.calibrating else y.to(x.dtype)
+        return QuantTensor(value, scale, zero_point, bit_width, self.signed)
+
+    def current(self) -> QuantTensor:
+        """Zero, quantized as evaluation would do it now: what holds the scale, zero-point and bit width in force.
+
+        Raises:
+            UncalibratedError: no data was seen yet.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                device = next(iter((*self.parameters(), *self.buffers())), torch.empty(0)).device
+                return self(torch.zeros((), device=device))
+        finally:
+            self.train(training)
+
+    def share(self, parameter: nn.Parameter) -> None:
+        """Count `parameter` among those that this quantizer serves: statistics are taken over all of them.
+
+        Args:
+            parameter: the weight of a layer.
+
+        Raises:
+            ArgumentError: its shape does not fit the scale.
+        """
+        granularity = self.granularity
+        if granularity is None:
+            return
+        shape = granularity.scale_shape
+        if len(shape) not in (0, parameter.dim()) or any(
+            n not in (1, size) for n, size in zip(shape, parameter.shape, strict=False)
+        ):
+            raise ArgumentError(
+                f"a quantizer whose scale has shape {shape} can not be shared with a weight of shape "
+                f"{tuple(parameter.shape)}: share one that is per tensor, or between equal numbers of channels"
+            )
+        if not any(peer is parameter for peer in granularity.peers):
+            granularity.peers.append(parameter)
+            self.restart()
+
+    def restart(self) -> None:
+        """Let learned ranges start again from the next tensor, as after new weights were loaded."""
+        for module in self.modules():
+            if isinstance(module, LearnedStatsScaling):
+                module.reset()
+
+    def extra_repr(self) -> str:
+        """Recipe and phase, for printing."""
+        phase = self.phase
+        return self.recipe.__name__ + ("" if phase is None else f", phase={phase}")
+
+    def _refuse_unsigned_weight(self) -> None:
+        zero_point_impl = getattr(self.tensor_quant, "zero_point_impl", None)
+        if self.role == "weight" and not self.signed and isinstance(zero_point_impl, ZeroZeroPoint):
+            raise ArgumentError(_UNSIGNED_WEIGHT.format(recipe=self.recipe.__name__))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
+        """Conversions move scales to other devices and leave their dtype alone."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            converted = fn(tensor)
+            return converted if converted.dtype == tensor.dtype else tensor.to(converted.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint that knows nothing of this quantizer is one of a float network, and misses nothing.
+
+        Learned weight ranges then start again from the weights that were loaded.
+        """
+        if not any(key.startswith(prefix) for key in state_dict):
+            self.restart()
+            state_dict.update({prefix + name: tensor.detach() for name, tensor in self._own_state()})
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _own_state(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.state_dict(keep_vars=True).items()
+
+
+def describe(quantizer: Quantizer) -> str:
+    """What a quantizer is called in messages: its path in the model that is running, if one is, and its recipe.
+
+    Args:
+        quantizer: the quantizer.
+
+    Examples:
+        >>> from injectors import Int8ActPerTensor
+        >>> describe(Quantizer(Int8ActPerTensor, {}))
+        'A quantizer (Int8ActPerTensor)'
+    """
+    path = _path_in_running_model(quantizer)
+    return f"{f'`{path}`' if path else 'A quantizer'} ({quantizer.recipe.__name__})"
+
+
+def _path_in_running_model(module: nn.Module) -> str:
+    """The name of `module` below the outermost module whose call is under way; found by looking up the stack."""
+    model, frame = module, sys._getframe()  # noqa: SLF001  # the interpreter's documented way to see its callers
+    while frame.f_back is not None:
+        frame = frame.f_back
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, nn.Module):
+            model = caller
+    return next((name for name, child in model.named_modules() if child is module), "")
