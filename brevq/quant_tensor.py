@@ -81,12 +81,13 @@ class QuantTensor:
     def to(self, *args: Any, **kwargs: Any) -> QuantTensor:
         """The same with its value converted as by `Tensor.to`; the grid moves to its device and keeps its dtype."""
         value = self.value.to(*args, **kwargs)
-        grid = [part.to(value.device) for part in (self.scale, self.zero_point, self.bit_width)]
-        return QuantTensor(value, *grid, self.signed)
+        return attrs.evolve(self._map(lambda part: part.to(value.device)), value=value)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> QuantTensor:
-        parts = (self.value, self.scale, self.zero_point, self.bit_width)
-        return QuantTensor(*map(function, parts), self.signed)
+        grid: dict[str, Any] = {
+            name: function(getattr(self, name)) for name in ("value", "scale", "zero_point", "bit_width")
+        }
+        return attrs.evolve(self, **grid)
 
     def _codes(self) -> Tensor:
         exact = self.value.detach().double() / self.scale.detach().double() + self.zero_point.detach().double()

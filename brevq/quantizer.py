@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from brevq.core.stats import RuntimeStats
 from brevq.core.zero_point import ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.inject import build
+from brevq.inject.analyse import parameters
 from brevq.quant_tensor import QuantTensor
 
 _UNCALIBRATED = """
@@ -63,17 +64,17 @@ class Quantizer(nn.Module):
         self.recipe = recipe
         self.tensor_quant: nn.Module = build(recipe, supplies)
         self.signed = bool(recipe.signed) if "signed" in recipe else True
-        self.needs_scale = "scale" in inspect.signature(self.tensor_quant.forward).parameters
+        self.needs_scale = "scale" in parameters(type(self.tensor_quant).forward)[0]
         self.calibrating = False
         self._refuse_unsigned_weight()
         device = supplies.get("device")
-        if device is not None and torch.device(device) != torch.get_default_device():
+        if device is not None and device != self.device:
             self.to(device)
 
     @property
     def role(self) -> str | None:
         """What the recipe is for: *weight*, *bias* or *activation*; None if it does not say."""
-        return self.recipe.role if "role" in self.recipe else None
+        return str(self.recipe.role) if "role" in self.recipe else None
 
     @property
     def phase(self) -> Phase | None:
@@ -85,6 +86,12 @@ class Quantizer(nn.Module):
     def granularity(self) -> Granularity | None:
         """Which values share a scale; None if no part of the recipe says so, which means all of them."""
         return next((module for module in self.modules() if isinstance(module, Granularity)), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scales are."""
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.get_default_device() if first is None else first.device
 
     def forward(self, x: Tensor, *context: Tensor) -> QuantTensor:
         """`x`, of any shape, quantized.
@@ -117,10 +124,10 @@ class Quantizer(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                device = next(iter((*self.parameters(), *self.buffers())), torch.empty(0)).device
-                return self(torch.zeros((), device=device))
+                zero: QuantTensor = self(torch.zeros((), device=self.device))
         finally:
             self.train(training)
+        return zero
 
     def share(self, parameter: nn.Parameter) -> None:
         """Count `parameter` among those that this quantizer serves: statistics are taken over all of them.
@@ -155,7 +162,7 @@ class Quantizer(nn.Module):
     def extra_repr(self) -> str:
         """Recipe and phase, for printing."""
         phase = self.phase
-        return self.recipe.__name__ + ("" if phase is None else f", phase={phase}")
+        return f"{self.recipe.__name__}" + ("" if phase is None else f", phase={phase}")
 
     def _refuse_unsigned_weight(self) -> None:
         zero_point_impl = getattr(self.tensor_quant, "zero_point_impl", None)
@@ -169,7 +176,8 @@ class Quantizer(nn.Module):
             converted = fn(tensor)
             return converted if converted.dtype == tensor.dtype else tensor.to(converted.device)
 
-        return super()._apply(keep_dtype, recurse)
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's
+        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """A checkpoint that knows nothing of this quantizer is one of a float network, and misses nothing.
@@ -178,11 +186,8 @@ class Quantizer(nn.Module):
         """
         if not any(key.startswith(prefix) for key in state_dict):
             self.restart()
-            state_dict.update({prefix + name: tensor.detach() for name, tensor in self._own_state()})
+            state_dict.update({prefix + name: tensor for name, tensor in self.state_dict().items()})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _own_state(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self.state_dict(keep_vars=True).items()
 
 
 def describe(quantizer: Quantizer) -> str:
@@ -208,4 +213,5 @@ def _path_in_running_model(module: nn.Module) -> str:
         caller = frame.f_locals.get("self")
         if isinstance(caller, nn.Module):
             model = caller
-    return next((name for name, child in model.named_modules() if child is module), "")
+    names = (name for name, child in model.named_modules() if child is module)
+    return str(next(names, ""))

@@ -17,6 +17,8 @@ class Int32Bias(IntBias):
 class Int8Bias(IntBias):
     """Signed 8-bit biases on the accumulator's grid: ``scale = input scale * weight scale``, codes -128 to 127.
 
+    A bias of more than 128 steps of the accumulator is clipped, and then gets no gradient.
+
     Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 2.4, with fewer bits.
     """
 

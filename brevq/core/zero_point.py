@@ -88,9 +88,7 @@ class RuntimeStatsZeroPoint(Module):
     ) -> None:
         super().__init__()
         self.int_quant = int_quant
-        self.runtime_stats = RuntimeStats(
-            zero_point_stats_impl, None, collect_stats_steps, scaling_stats_momentum
-        )
+        self.runtime_stats = RuntimeStats(zero_point_stats_impl, None, collect_stats_steps, scaling_stats_momentum)
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """The zero-point to use for `x`, in the shape of the scale, in codes.

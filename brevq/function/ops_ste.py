@@ -27,12 +27,8 @@ class _StraightThrough(torch.autograd.Function):
         """Nothing is saved: the gradient passes as it comes."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch types it *Any
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
-
-    @staticmethod
-    def jvp(ctx: Any, x_tangent: Tensor, y_tangent: Tensor) -> Tensor:  # type: ignore[override]  # same
-        return x_tangent.view_as(x_tangent)
 
 
 def straight_through(x: Tensor, y: Tensor) -> Tensor:
@@ -51,7 +47,7 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
         >>> x.grad
         tensor([1., 1.])
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]  # torch does not list it
         # TorchScript knows no autograd.Function. The difference is +0 wherever x is finite, and y - (+0) is y.
         return y.detach() - (x.detach() - x).nan_to_num()
     else:  # noqa: RET505  # TorchScript leaves a branch uncompiled only where it is an explicit else
@@ -60,7 +56,7 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.jit.unused
 def _apply_straight_through(x: Tensor, y: Tensor) -> Tensor:
-    result: Tensor = _StraightThrough.apply(x, y.detach()) if x.requires_grad else y
+    result: Tensor = _StraightThrough.apply(x, y.detach()) if x.requires_grad else y  # type: ignore[no-untyped-call]  # torch's
     return result
 
 

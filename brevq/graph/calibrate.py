@@ -60,5 +60,7 @@ def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
 
 
 def _switch(observers: list[RuntimeStats], quantizers: list[Quantizer], on: bool) -> None:
-    for module in (*observers, *quantizers):
-        module.calibrating = on
+    for observer in observers:
+        observer.calibrating = on
+    for quantizer in quantizers:
+        quantizer.calibrating = on

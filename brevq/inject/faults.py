@@ -16,10 +16,14 @@ Path = tuple[tuple[str, str], ...]
 
 @attrs.frozen
 class Fault:
-    """One thing that is wrong: a text of several lines, and the error that it came from, if one was raised."""
+    """One thing that is wrong: a text of several lines.
+
+    `cause` is the error that it came from, if one was raised; `near` says whether it is a near miss.
+    """
 
     text: str
     cause: Exception | None = None
+    near: bool = False
 
 
 @attrs.frozen
@@ -62,7 +66,8 @@ def label(recipe: type) -> str:
 
 def unused(name: str, by: type, names: Iterable[str]) -> Fault:
     """A name that is declared by the class `by` and that nothing takes; `names` are those that are taken."""
-    return Fault(f"Nothing takes `{name}`, which {label(by)} declares.{did_you_mean(name, names)}")
+    hint = did_you_mean(name, names)
+    return Fault(f"Nothing takes `{name}`, which {label(by)} declares.{hint}", near=bool(hint))
 
 
 def cycle(path: Path, name: str) -> Fault:

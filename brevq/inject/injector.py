@@ -29,7 +29,7 @@ _PYTHONS_OWN = frozenset(
     }
 )
 _ABOUT = ("__module__", "__qualname__", "__doc__")
-_METHODS = frozenset({"let", "mro"})
+_METHODS = frozenset({"derived_name", "let", "mro"})
 
 _DUNDER = """
 {recipe} declares `{name}`.
@@ -139,11 +139,16 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
         return derived
 
     def _derive(cls, overrides: Mapping[str, Any]) -> InjectorMeta:
-        name = cls._derived_name(overrides)
+        name = cls.derived_name(overrides)
         about = {"__module__": cls.__module__, "__qualname__": name, "__doc__": cls.__doc__}
         return InjectorMeta(name, (cls,), {**about, **overrides})
 
-    def _derived_name(cls, overrides: Mapping[str, Any]) -> str:
+    def derived_name(cls, overrides: Mapping[str, Any]) -> str:
+        """What `let` calls the recipe with these overrides.
+
+        Args:
+            overrides: names and what to declare under them.
+        """
         words = ", ".join(f"{name}={_short(content)}" for name, content in overrides.items())
         return f"{cls.__name__}.let({words})"
 
@@ -206,7 +211,7 @@ def _reduce(recipe: InjectorMeta) -> str | tuple[Any, ...]:
     for part in recipe.__qualname__.split("."):
         found = getattr(found, part, None)
     if found is recipe:
-        return recipe.__qualname__
+        return str(recipe.__qualname__)
     about = {key: getattr(recipe, key) for key in _ABOUT}
     return _rebuild, (recipe.__name__, recipe.__bases__, {**about, **recipe.__own__})
 
@@ -215,7 +220,7 @@ def _rebuild(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> I
     """A recipe again, from what `_reduce` wrote; one that `let` derived is the one that `let` gives here."""
     overrides = {key: content for key, content in namespace.items() if key not in _ABOUT}
     base = bases[0]
-    if len(bases) == 1 and isinstance(base, InjectorMeta) and name == base._derived_name(overrides):
+    if len(bases) == 1 and isinstance(base, InjectorMeta) and name == base.derived_name(overrides):
         derived: InjectorMeta = base.let(**overrides)
         return derived
     return InjectorMeta(name, bases, namespace)

@@ -7,7 +7,6 @@ built.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -57,7 +56,7 @@ class Plan:
         root: the name to build.
 
     Attributes:
-        order: the parts, each after those that it needs.
+        nodes: the parts by name, each after those that it needs.
         faults: what is wrong with the recipe's wiring.
         open: whether a `@value` could not be tried without a layer, so that what it returns is not known.
     """
@@ -65,21 +64,19 @@ class Plan:
     def __init__(self, recipe: Any, root: str) -> None:
         self.recipe = recipe
         self.root = root
-        self.nodes: dict[str, Node] = {}
-        self.faults: list[Fault] = []
-        self.open = False
-        self._missing: list[faults.Missing] = []
-        self._broken: set[str] = set()
-        self._tried: dict[str, Any] = {}
-        self._visit(root, (), None)
-        self.faults[:0] = self._gaps()
+        walk = Walk(recipe, {})
+        walk.visit(root, (), None)
+        self.nodes = walk.nodes
+        self.open = walk.open
+        self.missing = walk.missing
+        self.faults = [*self._gaps(self.missing), *walk.faults]
         if root == ROOT and not self.open:
             self.faults += self.unused(())
 
-    @property
-    def order(self) -> Iterable[Node]:
-        """The parts, each after those that it needs."""
-        return self.nodes.values()
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        """All names that may be overridden: those that are declared, and those that some part takes."""
+        return self._taken | set(self.recipe.__declared__)
 
     def unused(self, also_taken: Iterable[str]) -> list[Fault]:
         """A fault for each declared name that nothing takes, now or in a recipe that this one inherits from.
@@ -87,8 +84,8 @@ class Plan:
         Args:
             also_taken: names that a build took beyond what is planned.
         """
-        taken = self._taken() | set(also_taken)
-        named = {self._near(gap) for gap in self._missing}
+        taken = self._taken | set(also_taken)
+        named = {self._near(gap) for gap in self.missing}
         return [
             faults.unused(name, declared.by, taken)
             for name, declared in self.recipe.__declared__.items()
@@ -98,77 +95,126 @@ class Plan:
     def extend(self, name: str, content: type) -> tuple[list[Node], tuple[str, ...]]:
         """What has to be built for a class that the `@value` called `name` returned, beyond what is planned.
 
+        Args:
+            name: name of the value.
+            content: the class that it returned.
+
         Returns:
             The parts to build, in order, and the names that the class is built with.
 
         Raises:
             RecipeError: something that the class asks for is missing, or leads back to `name`.
         """
-        trial = copy.copy(self)
-        above = {key for key, node in self.nodes.items() if key == name or self._needs(node, name)}
-        trial.nodes = {key: node for key, node in self.nodes.items() if key not in above}
-        trial.faults, trial._missing, trial._broken = [], [], set()
+        above = frozenset(key for key in self.nodes if self._needs(key, name))
+        walk = Walk(self.recipe, {key: node for key, node in self.nodes.items() if key not in above})
         spec = analyse(name, content)
-        arguments = trial._arguments(spec, (*self.nodes[name].path, (name, spec.label)), above)
-        found = trial._gaps() + trial.faults
+        arguments = walk.arguments(spec, (*self.nodes[name].path, (name, spec.label)), above)
+        found = [*self._gaps(walk.missing), *walk.faults]
         if found:
             raise RecipeError(faults.report(self.recipe, found))
-        return [node for key, node in trial.nodes.items() if key not in self.nodes], arguments
+        return [node for key, node in walk.nodes.items() if key not in self.nodes], arguments
 
-    def _needs(self, node: Node, name: str) -> bool:
-        return any(key == name or self._needs(self.nodes[key], name) for key in node.below)
+    def _needs(self, name: str, needed: str) -> bool:
+        return name == needed or any(self._needs(key, needed) for key in self.nodes[name].below)
 
-    def _visit(self, name: str, path: Path, asked_by: Spec | None, above: frozenset[str] = frozenset()) -> None:
+    def _gaps(self, missing: Iterable[faults.Missing]) -> list[Fault]:
+        return [gap.fault(self._near(gap), self.recipe) for gap in missing]
+
+    def _near(self, gap: faults.Missing) -> str | None:
+        return gap.near(name for name in self.recipe.__declared__ if name not in self._taken)
+
+    @functools.cached_property
+    def _taken(self) -> frozenset[str]:
+        taken = {*READ_BY_LAYERS, self.root}
+        for base in self.recipe.__mro__:
+            for name, content in vars(base).get("__own__", {}).items():
+                taken.update(analyse(name, content).asks)
+        for node in self.nodes.values():
+            taken.update(node.returns.asks if node.returns else ())
+        return frozenset(taken)
+
+
+class Walk:
+    """One walk over the names of a recipe, depth first: the parts that it met, and what was wrong with them.
+
+    Args:
+        recipe: the recipe class.
+        nodes: parts that are planned already.
+    """
+
+    def __init__(self, recipe: Any, nodes: dict[str, Node]) -> None:
+        self.recipe = recipe
+        self.nodes = nodes
+        self.faults: list[Fault] = []
+        self.missing: list[faults.Missing] = []
+        self.open = False
+        self._broken: set[str] = set()
+        self._tried: dict[str, Any] = {}
+
+    def visit(self, name: str, path: Path, asked_by: Spec | None, above: frozenset[str] = frozenset()) -> None:
+        """Plan the part called `name`, after everything that it needs.
+
+        Args:
+            name: a name, declared or not.
+            path: how it was reached.
+            asked_by: whose constructor asks for it; None for the root.
+            above: the names that wait for it, which it must not need.
+        """
         if name in self.nodes or name in self._broken:
             return
+        declared = self.recipe.__declared__.get(name)
         if name in above:
             self.faults.append(faults.cycle(path, name))
-            return
-        declared = self.recipe.__declared__.get(name)
-        if declared is None:
-            self._missing.append(faults.Missing(name, path, asked_by))
+        elif declared is None:
             self._broken.add(name)
-            return
-        spec = analyse(name, declared.content)
-        node = Node(name, spec, declared.by, path)
-        if spec.complaint:
-            self.faults.append(faults.wrong_kind(node.path, name, declared.by, spec.complaint))
-            self._broken.add(name)
-            return
-        here = (*path, (name, spec.label))
-        node.arguments = self._arguments(spec, here, above | {name})
-        self._refuse_none(node, here)
-        if spec.kind == "value":
-            self._try(node, here, above | {name})
-        node.needs_owner = spec.kind == "supplied" or any(
-            self.nodes[key].needs_owner for key in node.below if key in self.nodes
-        )
-        if any(key in self._broken or key not in self.nodes for key in node.below):
-            self._broken.add(name)
+            self.missing.append(faults.Missing(name, path, asked_by))
         else:
-            self.nodes[name] = node
+            self._plan(Node(name, analyse(name, declared.content), declared.by, path), above | {name})
 
-    def _arguments(self, spec: Spec, path: Path, above: Iterable[str]) -> tuple[str, ...]:
-        """The names that `spec` is built with, all of them visited: what it requires, and what is declared."""
+    def arguments(self, spec: Spec, path: Path, above: frozenset[str]) -> tuple[str, ...]:
+        """The names that `spec` is built with, all of them visited: what it requires, and what is declared.
+
+        Args:
+            spec: what is built.
+            path: how it was reached, itself included.
+            above: the names that wait for it, itself included.
+        """
         names = (*spec.required, *(key for key in spec.optional if key in self.recipe.__declared__))
         for key in names:
-            self._visit(key, path, spec, frozenset(above))
+            self.visit(key, path, spec, above)
         return names
+
+    def _plan(self, node: Node, above: frozenset[str]) -> None:
+        if node.spec.complaint:
+            self._broken.add(node.name)
+            self.faults.append(faults.wrong_kind(node.path, node.name, node.by, node.spec.complaint))
+            return
+        here = (*node.path, (node.name, node.spec.label))
+        node.arguments = self.arguments(node.spec, here, above)
+        self._refuse_none(node, here)
+        if node.spec.kind == "value" and self._whole(node.arguments):
+            self._try(node, here, above)
+        if node.name in self._broken or not self._whole(node.below):
+            self._broken.add(node.name)
+            return
+        node.needs_owner = node.spec.kind == "supplied" or any(self.nodes[key].needs_owner for key in node.below)
+        self.nodes[node.name] = node
+
+    def _whole(self, names: Iterable[str]) -> bool:
+        return all(name in self.nodes for name in names)
 
     def _refuse_none(self, node: Node, path: Path) -> None:
         """A component that is None, where a constructor has no default for it, is missing rather than given."""
         for key in node.spec.required:
             below = self.nodes.get(key)
             if below and key.endswith("_impl") and below.spec.kind == "data" and below.spec.content is None:
-                self.faults.append(faults.none_component(path, key, below.by, node.spec))
                 self._broken.add(node.name)
+                self.faults.append(faults.none_component(path, key, below.by, node.spec))
 
     def _try(self, node: Node, path: Path, above: frozenset[str]) -> None:
         """Compute a `@value` that needs no layer, to learn whether it returns a class and what that asks for."""
-        if any(key in self._broken or key not in self.nodes for key in node.arguments):
-            return
-        if any(self.nodes[key].needs_owner for key in node.arguments):
-            self.open = True
+        self.open = self.open or any(self.nodes[key].needs_owner for key in node.arguments)
+        if self.open:
             return
         try:
             arguments = {key: self._build(key) for key in node.arguments}
@@ -178,12 +224,12 @@ class Plan:
         try:
             result = make(node, arguments)
         except Exception as error:  # noqa: BLE001  # whatever it raises is reported, with its path
-            self.faults.append(faults.raised(path, error, {}))
             self._broken.add(node.name)
+            self.faults.append(faults.raised(path, error, {}))
             return
         if returned_class(node.name, result):
             node.returns = analyse(node.name, result)
-            node.returns_arguments = self._arguments(node.returns, (*path[:-1], (node.name, result.__name__)), above)
+            node.returns_arguments = self.arguments(node.returns, (*path[:-1], (node.name, result.__name__)), above)
 
     def _build(self, name: str) -> Any:
         """The part called `name`, built for a trial; all that it needs is planned and needs no layer."""
@@ -195,27 +241,6 @@ class Plan:
                 result = result(**{key: below[key] for key in node.returns_arguments})
             self._tried[name] = result
         return self._tried[name]
-
-    def _gaps(self) -> list[Fault]:
-        return [gap.fault(self._near(gap), self.recipe) for gap in self._missing]
-
-    def _near(self, gap: faults.Missing) -> str | None:
-        taken = self._taken()
-        return gap.near([name for name in self.recipe.__declared__ if name not in taken])
-
-    @functools.cached_property
-    def known(self) -> frozenset[str]:
-        """All names that may be overridden: those that are declared, and those that some part takes."""
-        return frozenset(self._taken() | set(self.recipe.__declared__))
-
-    def _taken(self) -> set[str]:
-        taken = set(READ_BY_LAYERS) | {self.root}
-        for base in self.recipe.__mro__:
-            for name, content in vars(base).get("__own__", {}).items():
-                taken.update(analyse(name, content).asks)
-        for node in self.nodes.values():
-            taken.update(node.returns.asks if node.returns else ())
-        return taken
 
 
 def plan_of(recipe: Any, root: str = ROOT) -> Plan:

@@ -38,7 +38,7 @@ def build(recipe: Any, owner: Mapping[str, Any] | None = None, root: str = ROOT)
     if plan.faults:
         raise _error(recipe, _all_faults(plan))
     builder = _Builder(plan, owner or {})
-    for node in plan.order:
+    for node in plan.nodes.values():
         builder.add(node)
     found = builder.faults
     if not found and plan.open and root == ROOT:
@@ -161,10 +161,14 @@ def _origin(node: Node) -> str:
 def _all_faults(plan: Plan) -> list[Fault]:
     """The faults of the wiring, and those of the constructors that need no layer."""
     builder = _Builder(plan, {})
-    for node in plan.order:
+    for node in plan.nodes.values():
         if not node.needs_owner:
             builder.add(node)
-    return plan.faults + builder.faults
+    found = plan.faults + builder.faults
+    if found and plan.open and plan.root == ROOT:
+        # What a `@value` returns is not known, and may take the name; a near miss is worth telling all the same.
+        found += [fault for fault in plan.unused(()) if fault.near]
+    return found
 
 
 def _error(recipe: Any, found: list[Fault]) -> RecipeError:

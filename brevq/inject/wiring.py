@@ -90,9 +90,8 @@ def explain(recipe: Any, owner: Any = None) -> Wiring:
     check_recipe("recipe", recipe)
     check(recipe)
     supplies = _supplies(recipe, owner)
-    plan = plan_of(recipe)
-    lines = tuple(_tree(plan, ROOT, supplies, type(owner).__name__, set(), 0, "", ""))
-    return Wiring(recipe.__name__, lines, _footer(supplies, owner))
+    tree = _Tree(plan_of(recipe), supplies, type(owner).__name__)
+    return Wiring(recipe.__name__, tuple(tree.lines(ROOT)), _footer(supplies, owner))
 
 
 def _supplies(recipe: Any, owner: Any) -> Mapping[str, Any]:
@@ -111,33 +110,34 @@ def _footer(supplies: Mapping[str, Any], owner: Any) -> tuple[str, ...]:
     return (f"{type(owner).__name__} supplies {words}",)
 
 
-def _tree(
-    plan: Plan,
-    name: str,
-    supplies: Mapping[str, Any],
-    owner: str,
-    seen: set[str],
-    depth: int,
-    branch: str,
-    stem: str,
-) -> Iterator[Line]:
-    """The line of `name` and those below it; what was shown before is not shown again."""
-    node = plan.nodes[name]
-    again = name in seen and bool(node.below)
-    seen.add(name)
-    content = _content(node, supplies) + (" (above)" if again else "")
-    yield Line(depth, name, content, _origin(node, supplies, owner), branch)
-    if again:
-        return
-    children: list[tuple[str, str | None]] = [(key, None) for key in node.below]
-    children += [(key, default) for key, default in _defaults(node) if key not in plan.recipe.__declared__]
-    for i, (key, default) in enumerate(children):
-        last = i == len(children) - 1
-        here, below = stem + ("└─ " if last else "├─ "), stem + ("   " if last else "│  ")
-        if default is None:
-            yield from _tree(plan, key, supplies, owner, seen, depth + 1, here, below)
-        else:
-            yield Line(depth + 1, key, default, f"default of {_built(node).label}", here)
+class _Tree:
+    """The lines of a wiring tree, from the root down; a part that was shown before is not shown again."""
+
+    def __init__(self, plan: Plan, supplies: Mapping[str, Any], owner: str) -> None:
+        self.plan = plan
+        self.supplies = supplies
+        self.owner = owner
+        self.seen: set[str] = set()
+
+    def lines(self, name: str, depth: int = 0, branch: str = "", stem: str = "") -> Iterator[Line]:
+        """The line of `name`, drawn behind `branch`, and those below it, drawn behind `stem`."""
+        node = self.plan.nodes[name]
+        again = name in self.seen and bool(node.below)
+        self.seen.add(name)
+        content = _content(node, self.supplies) + (" (above)" if again else "")
+        yield Line(depth, name, content, _origin(node, self.supplies, self.owner), branch)
+        if not again:
+            yield from self._below(node, depth + 1, stem)
+
+    def _below(self, node: Node, depth: int, stem: str) -> Iterator[Line]:
+        defaults = {key: text for key, text in _defaults(node) if key not in self.plan.recipe.__declared__}
+        names = [*node.below, *defaults]
+        for name in names:
+            branch, below = ("└─ ", "   ") if name is names[-1] else ("├─ ", "│  ")
+            if name in defaults:
+                yield Line(depth, name, defaults[name], f"default of {_built(node).label}", stem + branch)
+            else:
+                yield from self.lines(name, depth, stem + branch, stem + below)
 
 
 def _built(node: Node) -> Spec:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from brevq.nn.arguments import bind, parameter_names, split_overrides
+from brevq.nn.arguments import bind, parameter_names, split_overrides, twin_of
 from brevq.nn.layer import signature_of
 from brevq.quant_tensor import plain
 from brevq.quantizer import Quantizer
@@ -41,10 +41,12 @@ class QuantActivation(nn.Module):
         super().__init_subclass__(**kwargs)
         cls.__signature__ = signature_of(cls, QuantActivation)  # type: ignore[attr-defined]  # what inspect looks for
 
-    def __init__(self, *args: Any, act_quant: Any = "default", return_quant_tensor: bool = False, **keywords: Any) -> None:
+    def __init__(
+        self, *args: Any, act_quant: Any = "default", return_quant_tensor: bool = False, **keywords: Any
+    ) -> None:
         name = type(self).__name__
         given = self.default_quant if act_quant == "default" else act_quant
-        twins = parameter_names(super().__init__)
+        twins = parameter_names(twin_of(type(self), QuantActivation))
         theirs = {key: keywords.pop(key) for key in list(keywords) if key in twins}
         overrides = split_overrides(name, keywords, {"act_quant": given}, [*twins, "return_quant_tensor"])
         super().__init__(*args, **theirs)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.inject import Injector
+from brevq.inject.analyse import parameters
 from brevq.inject.near import did_you_mean, nearest
 from brevq.inject.plan import plan_of
 from brevq.quantizer import Quantizer
@@ -23,20 +23,35 @@ ROLES = {
 _EXAMPLES = {"weight": "Int8WeightPerTensor", "bias": "Int32Bias", "activation": "Int8ActPerTensor"}
 
 
-def parameter_names(function: Any) -> list[str]:
-    """The names that a constructor takes by keyword, without ``self``, ``*args`` and ``**kwargs``.
+def twin_of(layer: type, base: type) -> type:
+    """The `torch.nn` class that a layer is a twin of: the one after `base` in its method resolution order.
 
     Args:
-        function: the constructor.
+        layer: the layer class.
+        base: the class that adds quantizers.
+
+    Examples:
+        >>> from brevq.nn.layer import QuantLayer
+        >>> from brevq.nn import QuantLinear
+        >>> twin_of(QuantLinear, QuantLayer).__module__
+        'torch.nn.modules.linear'
+    """
+    return layer.__mro__[layer.__mro__.index(base) + 1]
+
+
+def parameter_names(twin: type) -> tuple[str, ...]:
+    """The names that a class takes by keyword, without ``*args`` and ``**kwargs``.
+
+    Args:
+        twin: the class.
 
     Examples:
         >>> from torch import nn
-        >>> parameter_names(nn.Linear.__init__)
-        ['in_features', 'out_features', 'bias', 'device', 'dtype']
+        >>> parameter_names(nn.Linear)
+        ('in_features', 'out_features', 'bias', 'device', 'dtype')
     """
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = inspect.signature(function).parameters.values()
-    return [parameter.name for parameter in found if parameter.kind in named and parameter.name != "self"]
+    required, optional = parameters(twin)
+    return required + optional
 
 
 def split_overrides(
@@ -111,7 +126,7 @@ def bind(
 
 
 def _check_given(layer: str, argument: str, given: Any) -> None:
-    if given is None or isinstance(given, Quantizer) or (isinstance(given, type) and issubclass(given, Injector)):
+    if given is None or isinstance(given, Quantizer) or _is_recipe(given):
         return
     example = f"injectors.{_EXAMPLES[ROLES[argument]]}"
     raise ArgumentTypeError(
@@ -125,28 +140,33 @@ def _prefix(argument: str | None) -> str:
 
 def _takes(given: Any, name: str) -> bool:
     """Whether overriding `name` means something to what was given; what only a build can tell counts as yes."""
-    if not (isinstance(given, type) and issubclass(given, Injector)):
+    if not _is_recipe(given):
         return False
     plan = plan_of(given)
     return plan.open or name in plan.known
 
 
-def _complaint(
-    layer: str, keyword: str, argument: str | None, quants: Mapping[str, Any], others: Iterable[str]
-) -> str:
-    given = quants.get(argument) if argument else None
-    if argument and isinstance(given, Quantizer):
+def _complaint(layer: str, keyword: str, argument: str | None, quants: Mapping[str, Any], others: Iterable[str]) -> str:
+    """What is wrong with a keyword that means nothing to the recipe of `argument`, or to any."""
+    if argument is None:
+        recipes = [(_prefix(key), given) for key, given in quants.items() if _is_recipe(given)]
+        names = [prefix + name for prefix, given in recipes for name in plan_of(given).known]
+        return f"{layer} got `{keyword}`, which it does not take.{did_you_mean(keyword, [*names, *quants, *others])}"
+    given = quants[argument]
+    _check_given(layer, argument, given)
+    if isinstance(given, Quantizer):
         return (
             f"{layer} got `{keyword}` together with a quantizer as `{argument}`, which is built already: "
             "override its recipe where it is built, or give a recipe"
         )
-    if argument and given is None:
+    if given is None:
         return f"{layer} got `{keyword}`, and `{argument}` is None: there is no recipe to override"
-    if argument:
-        _check_given(layer, argument, given)
-        near = nearest(keyword.removeprefix(_prefix(argument)), plan_of(given).known)
-        hint = f" Did you mean `{_prefix(argument)}{near}`?" if near else ""
-        return f"{layer} got `{keyword}`, and nothing in {given.__name__} takes `{keyword.removeprefix(_prefix(argument))}`.{hint}"
-    recipes = {key: given for key, given in quants.items() if isinstance(given, type) and issubclass(given, Injector)}
-    names = [_prefix(key) + name for key, given in recipes.items() for name in plan_of(given).known]
-    return f"{layer} got `{keyword}`, which it does not take.{did_you_mean(keyword, [*names, *quants, *others])}"
+    prefix = _prefix(argument)
+    name = keyword.removeprefix(prefix)
+    near = nearest(name, plan_of(given).known)
+    hint = f" Did you mean `{prefix}{near}`?" if near else ""
+    return f"{layer} got `{keyword}`, and nothing in {given.__name__} takes `{name}`.{hint}"
+
+
+def _is_recipe(given: Any) -> bool:
+    return isinstance(given, type) and issubclass(given, Injector)

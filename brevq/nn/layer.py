@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brevq.core.function_wrapper import PerTensor
 from brevq.errors import ArgumentError, ArgumentTypeError
-from brevq.nn.arguments import bind, parameter_names, split_overrides
+from brevq.nn.arguments import bind, parameter_names, split_overrides, twin_of
 from brevq.quant_tensor import QuantTensor, plain
 from brevq.quantizer import Quantizer, describe
 from injectors import Int8WeightPerTensor
@@ -46,13 +46,13 @@ class QuantLayer(nn.Module):
     #: Axis of the weight along which the outputs lie.
     channel_axis: ClassVar[int] = 0
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the twin's arguments and the quantizers' in the signature, for `help` and editors."""
         super().__init_subclass__(**kwargs)
-        cls.__signature__ = signature_of(cls, QuantLayer)  # type: ignore[attr-defined]  # what inspect looks for
+        cls.__signature__ = signature_of(cls, QuantLayer)  # type: ignore[attr-defined]  # inspect looks for it
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class QuantLayer(nn.Module):
         **keywords: Any,
     ) -> None:
         name = type(self).__name__
-        twins = parameter_names(super().__init__)
+        twins = parameter_names(twin_of(type(self), QuantLayer))
         quants = {
             "weight_quant": weight_quant,
             "bias_quant": bias_quant,
@@ -185,9 +185,8 @@ def signature_of(layer: type, base: type) -> inspect.Signature:
         layer: the layer class.
         base: the class that adds quantizers; the twin comes after it in the layer's bases.
     """
-    twin = layer.__mro__[layer.__mro__.index(base) + 1]
-    theirs = [p for p in inspect.signature(twin.__init__).parameters.values() if p.name != "self"]
-    ours = [p for p in inspect.signature(base.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    theirs = inspect.signature(twin_of(layer, base)).parameters.values()
+    ours = [p for p in inspect.signature(base).parameters.values() if p.kind is p.KEYWORD_ONLY]
     rest = inspect.Parameter("overrides", inspect.Parameter.VAR_KEYWORD, annotation="Any")
     named = [p for p in theirs if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return inspect.Signature([*named, *ours, rest])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ class QuantLinear(QuantLayer, nn.Linear):
     ``(..., in_features)``, output ``(..., out_features)``.
 
     Examples:
+        >>> import torch
         >>> from injectors import Int8ActPerTensor
         >>> layer = QuantLinear(64, 10, weight_bit_width=4, input_quant=Int8ActPerTensor)
         >>> layer(torch.randn(2, 64)).shape

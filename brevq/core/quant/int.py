@@ -132,9 +132,7 @@ class DecoupledRescalingIntQuant(Module):
         """`x` quantized and dequantized; then scale, zero-point, bit width, pre-scale and pre-zero-point."""
         return self.rescale(x, self.pre_scaling_impl(x))
 
-    def rescale(
-        self, x: Tensor, pre_threshold: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def rescale(self, x: Tensor, pre_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What `forward` returns, for a range to round by that is known: `pre_threshold`, in the scale's shape."""
         bit_width = self.bit_width_impl()
         int_threshold = self.int_scaling_impl(bit_width)

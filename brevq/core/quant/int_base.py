@@ -65,16 +65,16 @@ class IntQuant(Module):
 
     def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """The codes of `x`: whole numbers in the dtype of `x`, differentiable."""
-        codes = self.float_to_int_impl(self.input_view_impl(x) / scale + zero_point)
+        codes: Tensor = self.float_to_int_impl(self.input_view_impl(x) / scale + zero_point)
         codes = self.tensor_clamp_impl(codes, self.min_int(bit_width), self.max_int(bit_width))
-        return codes  # noqa: RET504  # TorchScript types what a module returns when it is assigned
+        return codes
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """`x`, quantized and dequantized; scale and zero-point broadcast to it, bit width is a scalar tensor."""
         codes = self.to_int(scale, zero_point, bit_width, x)
-        y = (codes - zero_point) * scale
-        y = self.delay_wrapper(x, y)
-        return y  # noqa: RET504  # as above
+        dequantized = (codes - zero_point) * scale
+        y: Tensor = self.delay_wrapper(x, dequantized)
+        return y
 
 
 class DecoupledIntQuant(Module):
@@ -139,6 +139,6 @@ class DecoupledIntQuant(Module):
     ) -> Tensor:
         """`x`, quantized by the first pair and dequantized by the second; all broadcast to it."""
         codes = self.to_int(pre_scale, pre_zero_point, bit_width, x)
-        y = (codes - zero_point) * scale
-        y = self.delay_wrapper(x, y)
-        return y  # noqa: RET504  # TorchScript types what a module returns when it is assigned
+        dequantized = (codes - zero_point) * scale
+        y: Tensor = self.delay_wrapper(x, dequantized)
+        return y

@@ -70,6 +70,8 @@ class TruncMsbScaling(Module):
         tensor(16.)
     """
 
-    def forward(self, scaling_input: Tensor, input_bit_width: Tensor, output_bit_width: Tensor, signed: Tensor) -> Tensor:
+    def forward(
+        self, scaling_input: Tensor, input_bit_width: Tensor, output_bit_width: Tensor, signed: Tensor
+    ) -> Tensor:
         """The factor, a scalar tensor; the values and the sign do not matter to it."""
         return torch.exp2(input_bit_width - output_bit_width)

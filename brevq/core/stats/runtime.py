@@ -47,8 +47,8 @@ class RuntimeStats(Module):
         >>> stats = RuntimeStats(AbsMax(), momentum=0.5)
         >>> stats(torch.tensor([1.0, -2.0])), stats(torch.tensor([4.0]))
         (tensor(2., grad_fn=<WhereBackward0>), tensor(4., grad_fn=<WhereBackward0>))
-        >>> stats.phase, stats.eval()(torch.tensor([100.0]))
-        (Phase.OBSERVE, tensor(3.))
+        >>> stats.phase, stats.eval()(torch.tensor([100.0])).item()
+        (Phase.OBSERVE, 3.0)
     """
 
     average: Tensor
@@ -80,7 +80,8 @@ class RuntimeStats(Module):
     @property
     def phase(self) -> Phase:
         """What this statistic is doing now."""
-        return self._phase
+        # Compiled code counts in tensors and leaves the attribute behind.
+        return Phase.LEARNED if self._phase == Phase.OBSERVE and self._is_full() else self._phase
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic to use for `x`, as it is learned, in the shape of the scale.
@@ -96,7 +97,7 @@ class RuntimeStats(Module):
             return self.value
         if self._phase == Phase.FIXED:
             return self.value.detach()
-        return self.encode(self.average)
+        return torch.where(self.steps >= self.collect_stats_steps, self.value, self.encode(self.average))
 
     def settle(self, phase: Phase) -> None:
         """Stop observing: the average becomes the value, *fixed* or *learned*. Without data nothing changes.
@@ -109,7 +110,7 @@ class RuntimeStats(Module):
         if int(self.steps) == 0:  # all that came was infinite or NaN
             self.reset()
             return
-        if self._phase == Phase.OBSERVE:
+        if self.phase == Phase.OBSERVE:
             with torch.no_grad():
                 self.value.copy_(self.encode(self.average))
         self._set_phase(phase)
@@ -136,8 +137,12 @@ class RuntimeStats(Module):
         self._phase = phase
         self.phase_code.fill_(int(phase))
 
+    def _is_full(self) -> bool:
+        """Whether training has observed all the batches that it should."""
+        return not self.calibrating and not self.steps.is_meta and int(self.steps) >= self.collect_stats_steps
+
     def _observe(self, x: Tensor) -> Tensor:
-        """The statistic of `x` itself, averaged; the value once enough were, in compiled code that cannot branch."""
+        """The statistic of `x`, which is averaged; in compiled code, which can not branch, the value after the last."""
         if x.numel() == 0:
             return self.value
         if self._phase != Phase.OBSERVE:
@@ -145,25 +150,31 @@ class RuntimeStats(Module):
             self._set_phase(Phase.OBSERVE)
         statistic = self.stats_impl(x)
         encoded = self.encode(statistic)
-        with torch.no_grad():
-            self._average(statistic.detach())
         if self.calibrating:
+            self._average(statistic.detach(), torch.isfinite(statistic))
             return encoded
-        learned = self.steps > self.collect_stats_steps
-        result = torch.where(learned, self.value, encoded)
-        with torch.no_grad():
-            last = self.steps == self.collect_stats_steps
-            self.value.copy_(torch.where(last, self.encode(self.average), self.value))
-        if not torch.compiler.is_compiling() and int(self.steps) >= self.collect_stats_steps:
-            self._set_phase(Phase.LEARNED)
+        full = self.steps >= self.collect_stats_steps
+        result = torch.where(full, self.value, encoded)
+        self._average(statistic.detach(), torch.isfinite(statistic) & ~full)
+        self._finish(full)
         return result
 
-    def _average(self, statistic: Tensor) -> None:
+    @torch.no_grad()
+    def _average(self, statistic: Tensor, counts: Tensor) -> None:
+        """Move the average to `statistic` where it counts."""
         momentum = torch.where(self.steps == 0, 1.0, self.momentum)
         moved = self.average + momentum * (statistic - self.average)
-        finite = torch.isfinite(statistic)
-        self.average.copy_(torch.where(finite, moved, self.average))
-        self.steps.add_(finite.all())
+        self.average.copy_(torch.where(counts, moved, self.average))
+        self.steps.add_(counts.all())
+
+    @torch.no_grad()
+    def _finish(self, was_full: Tensor) -> None:
+        """After the last batch, the average becomes the value, and learning begins."""
+        is_full = self.steps >= self.collect_stats_steps
+        self.value.copy_(torch.where(is_full & ~was_full, self.encode(self.average), self.value))
+        self.phase_code.add_(is_full & ~was_full)
+        if not torch.compiler.is_compiling() and self._is_full():
+            self._set_phase(Phase.LEARNED)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -1,0 +1,52 @@
+# Two commands for users, `make quickstart` and `make test`; the rest is for those who work on brevq.
+# Each makes .venv if it is missing and installs what it needs; a second run installs nothing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-
+OUT ?= quickstart-out
+
+# One set of packages for each purpose, pinned by constraints.txt.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help quickstart test lint docs notebooks clean
+
+help:
+	@echo "make quickstart   train and quantize a small network on real digits (under 3 minutes)"
+	@echo "make test         run all tests, examples and notebooks"
+	@echo "make lint         check style and types"
+	@echo "make docs         build the documentation"
+	@echo "make notebooks    run the notebooks again and keep their outputs"
+
+quickstart: $(STAMP)demo
+	$(BIN)/python -m brevq quickstart --out $(OUT)
+
+test: $(STAMP)test
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+lint: $(STAMP)dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(STAMP)dev
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(STAMP)test
+	$(BIN)/python notebooks/execute.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and by itself: pinned, so that no other build is taken for a range that admits it.
+$(STAMP)torch: $(BIN)/python constraints.txt
+	$(INSTALL) torch
+	@touch $@
+
+$(STAMP)%: $(STAMP)torch setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-inject build *.egg-info docs/_build $(OUT)

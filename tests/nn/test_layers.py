@@ -1,0 +1,409 @@
+"""Layers with a weight: their twins' constructors and numbers, their quantizers, and what they refuse."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import injectors
+from brevq import nn as qnn
+from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
+from brevq.graph import calibrating
+from brevq.inject import plan
+from brevq.quantizer import Quantizer
+from injectors import (
+    Int8ActPerTensor,
+    Int8Bias,
+    Int8WeightPerChannel,
+    Int8WeightPerTensor,
+    Int8WeightPerTensorLSQ,
+    Int32Bias,
+)
+
+LAYERS = [
+    pytest.param("Linear", {"in_features": 6, "out_features": 4}, (5, 6), id="linear"),
+    pytest.param("Linear", {"in_features": 6, "out_features": 4, "bias": False}, (2, 5, 6), id="linear-no-bias"),
+    pytest.param("Conv1d", {"in_channels": 4, "out_channels": 6, "kernel_size": 3}, (2, 4, 9), id="conv1d"),
+    pytest.param(
+        "Conv1d",
+        {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "padding": 2, "padding_mode": "replicate"},
+        (2, 4, 9),
+        id="conv1d-replicate",
+    ),
+    pytest.param("Conv2d", {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}, (2, 4, 7, 8), id="conv2d"),
+    pytest.param(
+        "Conv2d",
+        {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "groups": 2, "stride": 2, "dilation": (1, 2)},
+        (2, 4, 9, 9),
+        id="conv2d-groups-stride-dilation",
+    ),
+    pytest.param(
+        "Conv2d",
+        {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "groups": 4, "padding": "same", "bias": False},
+        (2, 4, 9, 9),
+        id="conv2d-depthwise-same",
+    ),
+    pytest.param(
+        "Conv2d",
+        {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "padding": 1, "padding_mode": "circular"},
+        (2, 4, 9, 9),
+        id="conv2d-circular",
+    ),
+    pytest.param("Conv3d", {"in_channels": 4, "out_channels": 6, "kernel_size": 3}, (2, 4, 5, 5, 5), id="conv3d"),
+]
+
+
+def twins(name, arguments, **quant):
+    """A quantized layer and its float twin, with the same parameters."""
+    layer, twin = getattr(qnn, "Quant" + name)(**arguments, **quant), getattr(nn, name)(**arguments)
+    layer.load_state_dict(twin.state_dict(), strict=True)
+    return layer, twin
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS)
+@pytest.mark.parametrize("training", [True, False])
+def test_without_quantizers_a_layer_is_its_twin(name, arguments, shape, training):
+    """With every quantizer None a layer equals its twin bit for bit, forward and backward."""
+    layer, twin = twins(name, arguments, weight_quant=None)
+    x = torch.randn(shape)
+    outputs = []
+    for module in (layer.train(training), twin.train(training)):
+        leaf = x.clone().requires_grad_()
+        y = module(leaf)
+        y.square().sum().backward()
+        outputs.append([y, leaf.grad, *(p.grad for p in module.parameters())])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*outputs, strict=True))
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS)
+def test_forward_is_the_twin_on_quantized_weights(name, arguments, shape):
+    """The output is the twin's for the weight that `quant_weight` gives."""
+    layer, twin = twins(name, arguments, weight_quant=Int8WeightPerChannel)
+    twin.weight.data = layer.quant_weight().value.detach()
+    x = torch.randn(shape)
+    assert torch.equal(twin(x), layer(x))
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS)
+def test_layer_is_an_instance_of_its_twin(name, arguments, shape):
+    """A quantized layer is its twin to `isinstance`, and takes the twin's arguments first, in the twin's order."""
+    layer, twin = twins(name, arguments)
+    theirs = list(inspect.signature(type(twin)).parameters)
+    assert isinstance(layer, type(twin))
+    assert theirs == list(inspect.signature(type(layer)).parameters)[: len(theirs)]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_weight_codes_are_those_of_numpy(bits):
+    """Per-channel weight codes are round(w / (max |w| / (2 ** (bits - 1) - 1))), halves to even."""
+    layer = qnn.QuantLinear(50, 7, weight_quant=Int8WeightPerChannel, weight_bit_width=bits)
+    weight = layer.weight.detach().numpy()
+    scale = np.abs(weight).max(axis=1, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
+    assert np.array_equal(np.rint(weight / scale).astype(np.int8), layer.quant_weight().int().numpy())
+
+
+def test_bias_codes_are_those_of_numpy():
+    """A tied bias has codes round(b / (input scale * weight scale)), clipped to its bits."""
+    layer = qnn.QuantLinear(
+        6, 4, weight_quant=Int8WeightPerChannel, bias_quant=Int8Bias, bias_bit_width=16, input_quant=Int8ActPerTensor
+    ).eval()
+    with calibrating(layer):
+        layer(torch.randn(100, 6))
+    bias, weight = layer.bias.detach().numpy(), layer.weight.detach().numpy()
+    input_scale = layer.input_quant.current().scale.detach().numpy()
+    scale = input_scale * (np.abs(weight).max(axis=1) / np.float32(127))
+    expected = np.clip(np.rint(bias / scale), -(2**15), 2**15 - 1)
+    assert np.array_equal(expected, layer.quant_bias().int().numpy())
+
+
+def test_bias_takes_the_scale_of_a_quant_tensor():
+    """A layer without an input quantizer ties its bias to the scale of the QuantTensor that it is given."""
+    before = qnn.QuantIdentity(return_quant_tensor=True)
+    layer = qnn.QuantLinear(6, 4, bias_quant=Int32Bias)
+    x = before(torch.randn(3, 6))
+    expected = (x.scale * layer.quant_weight().scale).detach()
+    assert torch.equal(expected, layer.quant_bias(x).scale.detach())
+    assert torch.equal(nn.functional.linear(x.value, layer.quant_weight().value, layer.quant_bias(x).value), layer(x))
+
+
+def test_bias_without_an_input_scale_is_refused():
+    """A tied bias with a plain input names the quantizer, and both ways out."""
+    model = nn.Sequential(qnn.QuantLinear(6, 4, bias_quant=Int32Bias))
+    with pytest.raises(ArgumentError) as error:
+        model(torch.randn(3, 6))
+    assert str(error.value) == (
+        "`0.bias_quant` (Int32Bias) needs the scale of the layer's input, and the input is a plain tensor.\n"
+        "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True"
+    )
+
+
+def test_a_float_checkpoint_loads_and_sets_the_scales():
+    """Float weights load strictly, and recomputed and learned scales are then those of the loaded weights."""
+    recomputed, _ = twins("Linear", {"in_features": 6, "out_features": 4})
+    learned = qnn.QuantLinear(6, 4, weight_quant=Int8WeightPerTensorLSQ)
+    learned.quant_weight()
+    state = {"weight": torch.full((4, 6), 2.0), "bias": torch.zeros(4)}
+    recomputed.load_state_dict(state)
+    learned.load_state_dict(state)
+    assert recomputed.quant_weight().scale.item() == pytest.approx(2 / 127, rel=1e-7)  # one rounding in float32
+    assert learned.quant_weight().scale.item() == pytest.approx(2 * 2 / 127**0.5, rel=3e-7)  # five of them
+
+
+def test_a_learned_checkpoint_keeps_its_scale():
+    """A quantized checkpoint's learned scale is loaded, not computed again."""
+    trained, fresh = (qnn.QuantLinear(6, 4, weight_quant=Int8WeightPerTensorLSQ) for _ in range(2))
+    trained.quant_weight()
+    trained.weight_quant.tensor_quant.scaling_impl.value.data.fill_(3.0)
+    fresh.load_state_dict(trained.state_dict())
+    assert torch.equal(trained.quant_weight().scale, fresh.quant_weight().scale)
+
+
+def test_missing_quantizer_keys_are_reported():
+    """A checkpoint that has some of a quantizer's keys, and not all, is incomplete."""
+    layer = qnn.QuantIdentity()
+    state = layer.state_dict()
+    del state["act_quant.tensor_quant.scaling_impl.runtime_stats.average"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*runtime_stats\.average"):
+        layer.load_state_dict(state)
+
+
+def test_shared_quantizer_has_one_scale_for_both_weights():
+    """Two layers with one quantizer share a scale: that of the largest weight of both."""
+    first = qnn.QuantLinear(6, 4)
+    second = qnn.QuantLinear(3, 4, weight_quant=first.weight_quant)
+    first.weight.data[0, 0], second.weight.data[0, 0] = 3.0, -9.0
+    assert first.weight_quant is second.weight_quant
+    assert [9 / 127, 9 / 127] == pytest.approx([layer.quant_weight().scale.item() for layer in (first, second)])
+
+
+def test_shared_quantizer_per_channel_needs_equal_channels():
+    """A per-channel quantizer can not be shared with a weight of another number of channels."""
+    first = qnn.QuantLinear(6, 4, weight_quant=Int8WeightPerChannel)
+    with pytest.raises(ArgumentError) as error:
+        qnn.QuantLinear(6, 5, weight_quant=first.weight_quant)
+    assert str(error.value) == (
+        "a quantizer whose scale has shape (4, 1) can not be shared with a weight of shape (5, 6): "
+        "share one that is per tensor, or between equal numbers of channels"
+    )
+
+
+def test_fifty_layers_plan_their_recipe_once(monkeypatch):
+    """Layers of one recipe with the same overrides share one plan."""
+    planned = []
+    original = plan.Plan.__init__
+
+    def counted(self, recipe, root):
+        planned.append(recipe.__name__)
+        original(self, recipe, root)
+
+    monkeypatch.setattr(plan.Plan, "__init__", counted)
+    recipe = Int8WeightPerTensor.let(quant_delay_steps=7)
+    layers = [qnn.QuantLinear(4, 4, weight_quant=recipe, weight_bit_width=5) for _ in range(50)]
+    assert 50 == len(layers)
+    assert sorted(set(planned)) == sorted(planned)
+
+
+REFUSALS = [
+    pytest.param(
+        {"weight_bitwidth": 4},
+        ArgumentTypeError,
+        "QuantLinear got `weight_bitwidth`, and nothing in Int8WeightPerTensor takes `bitwidth`. "
+        "Did you mean `weight_bit_width`?",
+        id="misspelt-override",
+    ),
+    pytest.param(
+        {"wieght_bit_width": 4, "inputquant": None},
+        ArgumentTypeError,
+        "QuantLinear got `wieght_bit_width`, which it does not take. Did you mean `weight_bit_width`?\n"
+        "QuantLinear got `inputquant`, which it does not take. Did you mean `input_quant`?",
+        id="two-misspelt-keywords",
+    ),
+    pytest.param(
+        {"input_bit_width": 4},
+        ArgumentTypeError,
+        "QuantLinear got `input_bit_width`, and `input_quant` is None: there is no recipe to override",
+        id="override-of-nothing",
+    ),
+    pytest.param(
+        {"weight_quant": "int8"},
+        ArgumentTypeError,
+        "QuantLinear got `weight_quant='int8'`, and needs a recipe (a class, such as injectors.Int8WeightPerTensor), "
+        "a quantizer, or None",
+        id="string",
+    ),
+    pytest.param(
+        {"weight_quant": "int8", "weight_bit_width": 4},
+        ArgumentTypeError,
+        "QuantLinear got `weight_quant='int8'`, and needs a recipe (a class, such as injectors.Int8WeightPerTensor), "
+        "a quantizer, or None",
+        id="string-and-override",
+    ),
+    pytest.param(
+        {"weight_quant": Int8ActPerTensor},
+        ArgumentError,
+        "QuantLinear got `weight_quant=Int8ActPerTensor`, a recipe for the role 'activation', and needs one for "
+        "'weight', such as injectors.Int8WeightPerTensor",
+        id="activation-recipe-as-weight",
+    ),
+    pytest.param(
+        {"input_quant": Int8WeightPerTensor},
+        ArgumentError,
+        "QuantLinear got `input_quant=Int8WeightPerTensor`, a recipe for the role 'weight', and needs one for "
+        "'activation', such as injectors.Int8ActPerTensor",
+        id="weight-recipe-as-input",
+    ),
+    pytest.param(
+        {"weight_signed": False},
+        ArgumentError,
+        "Int8WeightPerTensor.let(signed=False) is unsigned and its zero-point is zero, so all negative weights would "
+        "become zero: set `signed = True`, or give it a zero-point, as ShiftedUint8WeightPerTensor has",
+        id="unsigned-weight",
+    ),
+    pytest.param(
+        {"return_quant_tensor": True},
+        ArgumentError,
+        "QuantLinear got `return_quant_tensor=True` without an `output_quant` to give it a scale",
+        id="quant-tensor-without-scale",
+    ),
+    pytest.param(
+        {"weight_quant": None, "bias_quant": Int32Bias},
+        ArgumentTypeError,
+        "QuantLinear got a `bias_quant` and `weight_quant=None`: the bias lies on the grid of input times weight",
+        id="bias-without-weight",
+    ),
+]
+
+
+@pytest.mark.parametrize(("keywords", "kind", "text"), REFUSALS)
+def test_refusals_name_the_culprit_and_the_way_out(keywords, kind, text):
+    """What a layer refuses, it refuses by name, and says what it takes instead."""
+    with pytest.raises(kind) as error:
+        qnn.QuantLinear(8, 8, **keywords)
+    assert text == str(error.value)
+
+
+BIT_WIDTHS = [
+    ("4", "ArgumentTypeError: `bit_width` (='4') must be a whole number of signed bits from 2 to 32, not str"),
+    (None, "ArgumentTypeError: `bit_width` (=None) must be a whole number of signed bits from 2 to 32, not NoneType"),
+    (0, "ArgumentError: `bit_width` (=0) must be a whole number of signed bits from 2 to 32"),
+    (1, "ArgumentError: `bit_width` (=1) must be a whole number of signed bits from 2 to 32"),
+    (-1, "ArgumentError: `bit_width` (=-1) must be a whole number of signed bits from 2 to 32"),
+    (33, "ArgumentError: `bit_width` (=33) must be a whole number of signed bits from 2 to 32"),
+    (2.5, "ArgumentError: `bit_width` (=2.5) must be a whole number of signed bits from 2 to 32"),
+]
+
+
+@pytest.mark.parametrize(("bits", "reason"), BIT_WIDTHS)
+def test_wrong_bit_widths_are_refused(bits, reason):
+    """A bit width that no integer grid has is refused with its place in the recipe and the rule."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the whole text is compared
+        qnn.QuantLinear(8, 8, weight_bit_width=bits)
+    assert str(error.value) == (
+        f"Can not build Int8WeightPerTensor.let(bit_width={bits!r}).\n"
+        "\n"
+        f"BitWidthConst raised {reason}\n"
+        "\n"
+        "  tensor_quant: RescalingIntQuant\n"
+        "    bit_width_impl: BitWidthConst\n"
+        f"      bit_width = {bits!r}, declared by Int8WeightPerTensor.let(...)\n"
+        "      signed = True, declared by IntWeight"
+    )
+
+
+def test_override_of_a_shared_quantizer_is_refused():
+    """A quantizer is built already: an override beside it has nowhere to go."""
+    shared = qnn.QuantLinear(8, 8).weight_quant
+    with pytest.raises(ArgumentTypeError) as error:
+        qnn.QuantLinear(8, 8, weight_quant=shared, weight_bit_width=4)
+    assert str(error.value) == (
+        "QuantLinear got `weight_bit_width` together with a quantizer as `weight_quant`, which is built already: "
+        "override its recipe where it is built, or give a recipe"
+    )
+
+
+def test_evaluation_without_data_is_refused_by_name():
+    """A quantizer that saw no data says so with its path in the model, and how to calibrate."""
+    model = nn.Sequential(nn.Flatten(), qnn.QuantLinear(6, 4, input_quant=Int8ActPerTensor)).eval()
+    with pytest.raises(UncalibratedError) as error:
+        model(torch.randn(3, 6))
+    assert str(error.value).splitlines()[0] == (
+        "`1.input_quant` (Int8ActPerTensor) has seen no data, so it has no range to quantize to."
+    )
+
+
+def test_integer_inputs_are_refused_by_name():
+    """A quantizer of activations takes floating-point tensors only, and says which one it was given."""
+    model = nn.Sequential(qnn.QuantLinear(6, 4, input_quant=Int8ActPerTensor))
+    with pytest.raises(ArgumentTypeError) as error:
+        model(torch.zeros(3, 6, dtype=torch.int64))
+    assert str(error.value) == "`0.input_quant` (Int8ActPerTensor) quantizes floating-point tensors, not torch.int64"
+
+
+def test_explain_shows_what_the_layer_supplies():
+    """With a layer as owner, the wiring shows its shapes, dtype and device."""
+    from brevq.inject import explain  # noqa: PLC0415  # used here alone
+
+    layer = qnn.QuantConv2d(3, 16, 3, weight_quant=Int8WeightPerChannel)
+    wiring = str(explain(Int8WeightPerChannel, layer))
+    assert "tensor_shape = (16, 3, 3, 3)" in wiring
+    assert wiring.splitlines()[-1] == (
+        "QuantConv2d supplies tensor_shape = (16, 3, 3, 3), channel_axis = 0, dtype = torch.float32, device = cpu"
+    )
+
+
+@pytest.mark.parametrize("name", ["QuantLinear", "QuantConv2d", "QuantReLU"])
+def test_help_shows_the_arguments(name):
+    """The signature of a layer lists the twin's arguments and the recipes, so that editors and `help` show them."""
+    names = set(inspect.signature(getattr(qnn, name)).parameters)
+    expected = {"act_quant"} if name == "QuantReLU" else {"weight_quant", "bias_quant", "input_quant", "output_quant"}
+    assert expected <= names
+
+
+def test_quantizers_are_attributes():
+    """The quantizers of a layer are its attributes, None where there are none."""
+    layer = qnn.QuantLinear(6, 4, input_quant=Int8ActPerTensor)
+    kinds = {name: type(getattr(layer, name)) for name in ("weight_quant", "bias_quant", "input_quant", "output_quant")}
+    assert kinds == {
+        "weight_quant": Quantizer,
+        "bias_quant": type(None),
+        "input_quant": Quantizer,
+        "output_quant": type(None),
+    }
+
+
+def test_a_network_trains_and_compiles_without_a_break():
+    """Compiled training equals eager training over the change from observed to learned ranges, without recompiling."""
+    from torch._dynamo.testing import CompileCounter  # noqa: PLC0415  # loads the compiler
+
+    def network():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            qnn.QuantIdentity(return_quant_tensor=True, collect_stats_steps=3),
+            qnn.QuantConv2d(1, 8, 3, weight_quant=Int8WeightPerTensorLSQ, bias_quant=Int32Bias),
+            nn.BatchNorm2d(8),
+            qnn.QuantReLU(collect_stats_steps=3),
+            nn.Flatten(),
+            qnn.QuantLinear(288, 10, input_quant=injectors.ShiftedUint8ActPerTensor, input_collect_stats_steps=4),
+        )
+
+    counter = CompileCounter()
+    losses, states, frames = [], [], []
+    for compile_it in (False, True):
+        model = network()
+        run = torch.compile(model, fullgraph=True, backend=counter) if compile_it else model
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        torch.manual_seed(2)
+        losses.append([])
+        for _ in range(8):
+            loss = run(torch.randn(4, 1, 8, 8)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+            frames.append(counter.frame_count)
+        states.append(model.state_dict())
+    assert losses[0] == losses[1]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert frames[9] == frames[-1]  # the second step is the last that compiles: the first one leaves the empty phase
