@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from typing import Any
 
+import torch
 from torch.nn import Module
 
 from brevq.errors import ArgumentError
@@ -28,4 +31,10 @@ def compile_if_asked(quantizer: Module) -> None:
     if asked not in ("", "0", "1"):
         raise ArgumentError(f"the environment variable BREVQ_JIT (={asked!r}) must be 0 or 1")
     if asked == "1":
-        quantizer.compile()
+        quantizer.compile(**_options())
+
+
+def _options() -> dict[str, Any]:
+    """Room for many quantizers: all share one compiled function, which by default is specialized 8 times at most."""
+    known = inspect.signature(torch.compile).parameters
+    return {"recompile_limit": 256} if "recompile_limit" in known else {}
