@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import weakref
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import attrs
 
 from brevq.inject._package import PackageInjector, PackageThis, PackageValue
 from brevq.inject.declare import supplied
+
+#: The part that a layer asks for.
+ROOT = "tensor_quant"
 
 _ENUM = (
     "`{name}` is the Enum class {label}, which stands for no part.\n"
@@ -25,6 +29,10 @@ _INSTANCE = (
 _FUNCTION = (
     "`{name}` is a plain function, which nothing calls.\n"
     "Write `@value` above it, so that what it returns is the value of `{name}`."
+)
+_POSITIONAL = (
+    "The constructor of {label} takes an argument by position only, and parts are injected by name.\n"
+    "Wrap it in a class that takes it by name."
 )
 _DESCRIPTOR = "`{name}` is a {label}, which a recipe has no use for.\nUse `@value` to compute a name from others."
 _NO_COMPONENT = (
@@ -86,17 +94,14 @@ def parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str
         >>> parameters(lambda bit_width, signed=True, *args, **kwargs: None)
         (('bit_width',), ('signed',))
     """
-    known = _PARAMETERS.get(function)
-    if known is None:
-        known = _PARAMETERS[function] = _read_parameters(function)
-    return known
+    return _parameters(function)[:2]
 
 
 def signature(spec: Spec) -> str:
     """How `spec` is called, with the defaults of its arguments, for messages.
 
     Args:
-        spec: of kind *class* or *value*.
+        spec: of kind *class*, *value* or *this*.
 
     Examples:
         >>> class Part:
@@ -104,30 +109,62 @@ def signature(spec: Spec) -> str:
         >>> signature(analyse("part_impl", Part))
         'Part(bit_width, signed=True)'
     """
+    if spec.kind == "this":
+        return spec.label
     function = spec.content.function if spec.kind == "value" else spec.content
     words = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name in spec.asks:
-            default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+            default = "" if parameter.default is parameter.empty else f"={short(parameter.default)}"
             words.append(parameter.name + default)
     return f"{spec.label}({', '.join(words)})"
 
 
-_PARAMETERS: weakref.WeakKeyDictionary[Any, tuple[tuple[str, ...], tuple[str, ...]]] = weakref.WeakKeyDictionary()
+def short(content: Any) -> str:
+    """`content` in a few words: a class by its name, anything else by at most 40 characters of its repr.
+
+    Args:
+        content: anything.
+
+    Examples:
+        >>> short(int), short(4)
+        ('int', '4')
+    """
+    text = content.__name__ if isinstance(content, type) else repr(content)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _read_parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+_Names = tuple[str, ...]
+_PARAMETERS: weakref.WeakKeyDictionary[Any, tuple[_Names, _Names, _Names]] = weakref.WeakKeyDictionary()
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[_Names, _Names, _Names]:
+    """The required and the optional names, and those of the former that can not be given by name; read once."""
+    known = _PARAMETERS.get(function)
+    if known is None:
+        known = _PARAMETERS[function] = _read_parameters(function)
+    return known
+
+
+def _read_parameters(function: Callable[..., Any]) -> tuple[_Names, _Names, _Names]:
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C, without a signature
-        return (), ()
-    named = [p for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    required = tuple(p.name for p in named if p.default is p.empty)
-    return required, tuple(p.name for p in named if p.default is not p.empty)
+        return (), (), ()
+    named = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p for p in named if p.default is p.empty]
+    optional = tuple(p.name for p in named if p.default is not p.empty)
+    nameless = tuple(p.name for p in required if p.kind is p.POSITIONAL_ONLY)
+    return tuple(p.name for p in required), optional, nameless
 
 
 def _class(name: str, content: type) -> Spec:
     return Spec("class", content, content.__name__, *parameters(content))
+
+
+def _is_positional(name: str, content: Any) -> bool:
+    """Whether a constructor takes an argument that has no name to inject it by, and no default."""
+    return isinstance(content, type) and bool(_parameters(content)[2])
 
 
 def _value(name: str, content: Any) -> Spec:
@@ -138,7 +175,8 @@ def _this(name: str, content: Any) -> Spec:
     steps = content.__expression__
     asked = steps[0][1] if steps and steps[0][0] == "." else None
     if asked is None:
-        return Spec("this", content, repr(content), complaint=f"`{name}` is {content!r}: write `this.name`.")
+        complaint = f"`{name}` is {content!r}, which refers to no name.\nName what it stands for: `this.name`."
+        return Spec("this", content, repr(content), complaint=complaint)
     return Spec("this", content, repr(content), (asked,))
 
 
@@ -154,7 +192,9 @@ def _wrong(text: str) -> Callable[[str, Any], Spec]:
     def spec(name: str, content: Any) -> Spec:
         kind = content if isinstance(content, type) else type(content)
         label = repr(content) if text is _NO_COMPONENT else kind.__name__
-        return Spec("data", content, label, complaint=text.format(name=name, label=label))
+        # The names that it would take, once it is mended, are no mistakes of their own.
+        asks = parameters(content) if inspect.isfunction(content) else parameters(kind)
+        return Spec("data", content, label, (), (*asks[0], *asks[1]), text.format(name=name, label=label))
 
     return spec
 
@@ -168,17 +208,20 @@ def _is_forgotten_value(name: str, content: Any) -> bool:
 
 
 def _is_descriptor(name: str, content: Any) -> bool:
-    return isinstance(content, (property, staticmethod, classmethod))
+    return isinstance(content, (property, staticmethod, classmethod, functools.cached_property))
 
 
 def _is_no_component(name: str, content: Any) -> bool:
+    if name == ROOT and content is None:
+        return True
     known = content is None or isinstance(content, type)
-    return name.endswith("_impl") and not known and type(content).__module__ == "builtins"
+    plain = type(content).__module__ == "builtins" or isinstance(content, enum.Enum)
+    return (name == ROOT or name.endswith("_impl")) and not known and plain
 
 
 def _is_instance(name: str, content: Any) -> bool:
     known = content is None or isinstance(content, type)
-    return not known and (name.endswith("_impl") or hasattr(type(content), "forward"))
+    return not known and (name == ROOT or name.endswith("_impl") or hasattr(type(content), "forward"))
 
 
 # One line a kind; the first that fits counts.
@@ -193,5 +236,6 @@ _KINDS: tuple[tuple[Callable[[str, Any], bool], Callable[[str, Any], Spec]], ...
     (lambda name, content: name.endswith("_class"), _data),
     (_is_recipe, _data),
     (lambda name, content: isinstance(content, type) and issubclass(content, enum.Enum), _wrong(_ENUM)),
+    (_is_positional, _wrong(_POSITIONAL)),
     (lambda name, content: isinstance(content, type), _class),
 )

@@ -16,7 +16,7 @@ class value(PackageValue):  # type: ignore[misc]  # noqa: N801  # untyped packag
     """A name that is computed from other names, as a decorator.
 
     The function's arguments are names of the recipe. What it returns is the value; a class that it returns is built
-    like a declared one.
+    like a declared one. It should depend on its arguments alone: which class it returns is found once.
 
     Args:
         function: a plain function; not a class, and not a generator.
@@ -37,8 +37,10 @@ class value(PackageValue):  # type: ignore[misc]  # noqa: N801  # untyped packag
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
-            raise ArgumentTypeError(f"`@value` decorates a plain function that returns a value, not {function!r}")
+        if not inspect.isfunction(function):
+            raise ArgumentTypeError(f"`@value` decorates a function, not {function!r}")
+        if inspect.isgeneratorfunction(function):
+            raise ArgumentTypeError(f"`@value` decorates a function that returns: `{function.__name__}` yields")
         self.function = function
         super().__init__(function)
 
@@ -57,6 +59,12 @@ class This(PackageThis):  # type: ignore[misc]  # the package is untyped
     def __getitem__(self, item: object) -> This:
         return This((*self.__expression__, ("[]", item)))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, This) and bool(self.__expression__ == other.__expression__)
+
+    def __hash__(self) -> int:
+        return hash(self.__expression__)
+
     def __lshift__(self, levels: object) -> This:
         raise RecipeError("`this << n` has no meaning in a recipe: a recipe has no parent. Write `this.name`")
 
@@ -72,7 +80,7 @@ class This(PackageThis):  # type: ignore[misc]  # the package is untyped
 this = This(())
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class supplied:  # noqa: N801  # reads as a word in a recipe's body
     """A name that the owner of the quantizer supplies, a layer say, when the recipe is built for it.
 
@@ -86,3 +94,8 @@ class supplied:  # noqa: N801  # reads as a word in a recipe's body
     """
 
     what: str
+
+    def __str__(self) -> str:
+        return f"<{self.what}>"
+
+    __repr__ = __str__

@@ -97,7 +97,7 @@ def _same(left: Any, right: Any) -> bool:
     if left is right:
         return True
     try:
-        return type(left) is type(right) and bool(left == right)
+        return type(left) is type(right) and bool(left == right) and repr(left) == repr(right)
     except Exception:  # noqa: BLE001  # contents whose comparison is no truth value, such as tensors, count as different
         return False
 

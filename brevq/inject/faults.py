@@ -44,10 +44,12 @@ class Missing:
         if self.asked_by is not None:
             lines += ["", draw((*self.path, (self.name, "?"))), "", f"{signature(self.asked_by)} asks for it."]
         else:
-            lines += ["It is the part that layers ask for."]
+            lines += ["It is the part that layers ask for: a core quantizer."]
         if near:
             by = recipe.__declared__[near].by
             lines += [f"{label(by)} declares `{near}`, which nothing takes. Did you mean `{self.name}`?"]
+        else:
+            lines += [f"Declare it: `{self.name} = ...` in {label(recipe)}, or {label(recipe)}.let({self.name}=...)."]
         return Fault("\n".join(lines))
 
 
@@ -70,11 +72,14 @@ def unused(name: str, by: type, names: Iterable[str]) -> Fault:
     return Fault(f"Nothing takes `{name}`, which {label(by)} declares.{hint}", near=bool(hint))
 
 
-def cycle(path: Path, name: str) -> Fault:
+def cycle(path: Path, name: str, recipe: Any) -> Fault:
     """A name that needs itself: `path` leads to where it is asked for again."""
-    names = [key for key, _ in path]
-    start = names.index(name) if name in names else 0
-    return Fault(f"`{name}` needs itself.\n\n{draw((*path[start:], (name, 'again')))}")
+    start = [key for key, _ in path].index(name)
+    steps = [(key, f"{what}, declared by {label(recipe.__declared__[key].by)}") for key, what in path[start:]]
+    drawn = draw((*steps, (name, "again")))
+    return Fault(
+        f"`{name}` needs itself.\n\n{drawn}\n\nOverride one of them with a part that does not ask for the next."
+    )
 
 
 def wrong_kind(path: Path, name: str, by: type, complaint: str) -> Fault:
@@ -90,11 +95,11 @@ def none_component(path: Path, name: str, by: type, asked_by: Spec) -> Fault:
     )
 
 
-def not_supplied(path: Path, name: str, what: str, recipe: str) -> Fault:
+def not_supplied(path: Path, name: str, what: str, recipe: type) -> Fault:
     """A name that a layer supplies, where there is no layer."""
     return Fault(
         f"`{name}` ({what}) is supplied by the layer that the recipe is given to, and there is none.\n"
-        f"Give the recipe to a layer, or declare the name: {recipe}.let({name}=...).\n\n"
+        f"Give the recipe to a layer, or declare the name: {label(recipe)}.let({name}=...).\n\n"
         f"{draw((*path, (name, 'supplied by a layer')))}"
     )
 
@@ -107,7 +112,7 @@ def raised(path: Path, error: Exception, arguments: Mapping[str, str]) -> Fault:
     return Fault("\n".join(lines), error)
 
 
-def draw(path: Path) -> str:
+def draw(path: Iterable[tuple[str, str]]) -> str:
     """A path, one name a line, each indented below the one that asks for it.
 
     Examples:

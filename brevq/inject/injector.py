@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import sys
+import threading
 import weakref
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,9 +12,10 @@ from typing import Any
 
 import attrs
 
-from brevq.errors import RecipeAttributeError, RecipeError
+from brevq.errors import ArgumentTypeError, RecipeAttributeError, RecipeError
 from brevq.inject import resolve
 from brevq.inject._package import PackageInjector
+from brevq.inject.analyse import short
 from brevq.inject.near import did_you_mean
 
 # What Python itself puts into the body of a class, in one version or another, and what says nothing about parts.
@@ -29,7 +31,7 @@ _PYTHONS_OWN = frozenset(
     }
 )
 _ABOUT = ("__module__", "__qualname__", "__doc__")
-_METHODS = frozenset({"derived_name", "let", "mro"})
+_LOCK = threading.Lock()
 
 _DUNDER = """
 {recipe} declares `{name}`.
@@ -46,7 +48,7 @@ A recipe is never instantiated, so there is nothing for them to refer to. In a `
 _READ_ONLY = """
 {recipe} is read-only: `{name}` can not be {done}.
 
-Derive a recipe instead: {recipe}.let({name}=...), or a subclass.
+Derive a recipe with what you want instead: {recipe}.let({name}=...), or a subclass.
 """.strip()
 
 _FOREIGN = """
@@ -64,7 +66,7 @@ class Declared:
     by: type
 
 
-def _own_names(recipe: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+def _own_names(meta: type, recipe: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The parts that a class body declares, without what Python put there."""
     if "__classcell__" in namespace:
         raise RecipeError(_SUPER.format(recipe=recipe))
@@ -74,15 +76,23 @@ def _own_names(recipe: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if name.startswith("__") and name.endswith("__"):
             raise RecipeError(_DUNDER.format(recipe=recipe, name=name))
-        if name in _METHODS:
+        if hasattr(meta, name):
             raise RecipeError(f"{recipe} declares `{name}`, which is a method of every recipe: choose another name")
         own[name] = content
     return own
 
 
-def _short(content: object) -> str:
-    text = content.__name__ if isinstance(content, type) else repr(content)
-    return text if len(text) <= 40 else text[:37] + "..."
+class _NoGraph:
+    """What the package would wire a recipe by. brevq does that, so to the package a recipe has no names at all."""
+
+    def get(self, name: str) -> None:
+        raise AttributeError(name)
+
+    def has(self, name: str) -> bool:
+        return False
+
+
+_NO_GRAPH = _NoGraph()
 
 
 class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package is untyped
@@ -90,14 +100,14 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> InjectorMeta:
         """A recipe class, from a class statement; its body is checked here, its wiring when it is used."""
-        own = _own_names(name, namespace)
+        own = _own_names(mcls, name, namespace)
         for base in bases:
             if base is not PackageInjector and not isinstance(base, InjectorMeta):
                 raise RecipeError(_FOREIGN.format(recipe=name, base=base.__name__))
         about = {key: namespace[key] for key in _ABOUT if key in namespace}
-        # The package refuses an empty body, and merges bases in an order of its own. Its graph is made when it is
-        # first asked for, which brevq never does; one entry satisfies it.
+        # The package refuses an empty body; one entry satisfies it.
         cls = super().__new__(mcls, name, bases, {**about, "brevq": True})
+        type.__setattr__(cls, "__dependencies__", _NO_GRAPH)
         type.__setattr__(cls, "__own__", MappingProxyType(own))
         merged: dict[str, Declared] = {}
         for base in reversed(cls.__mro__):
@@ -133,9 +143,10 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
             hash(key)
         except TypeError:  # a content that can not be hashed
             return cls._derive(overrides)
-        derived = cls.__derived__.get(key)
-        if derived is None:
-            derived = cls.__derived__[key] = cls._derive(overrides)
+        with _LOCK:
+            derived = cls.__derived__.get(key)
+            if derived is None:
+                derived = cls.__derived__[key] = cls._derive(overrides)
         return derived
 
     def _derive(cls, overrides: Mapping[str, Any]) -> InjectorMeta:
@@ -149,12 +160,22 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
         Args:
             overrides: names and what to declare under them.
         """
-        words = ", ".join(f"{name}={_short(content)}" for name, content in overrides.items())
+        words = ", ".join(f"{name}={short(content)}" for name, content in overrides.items())
         return f"{cls.__name__}.let({words})"
 
-    def __call__(cls, **overrides: Any) -> Any:
+    def __call__(cls, *arguments: Any, **overrides: Any) -> Any:
         """As `let`: the package's own way to derive."""
+        if arguments:
+            raise ArgumentTypeError(
+                f"{cls.__name__} is never instantiated; derive from it: {cls.__name__}.let(name=...)"
+            )
         return cls.let(**overrides)
+
+    @property
+    def __mro__(cls) -> tuple[type, ...]:
+        # The package's own class raises an error of its own when it is asked for a name that it lacks, which stops
+        # `help` and `inspect`. They have nothing to find there.
+        return tuple(base for base in type.__dict__["__mro__"].__get__(cls) if base is not PackageInjector)
 
     def __getattr__(cls, name: str) -> Any:
         """What the recipe has under `name`: a plain value as it is, a component built."""

@@ -6,7 +6,6 @@ import html
 from typing import Any
 
 from brevq.errors import ArgumentTypeError
-from brevq.inject._package import PackageInjector
 
 
 def check_recipe(name: str, recipe: Any) -> None:
@@ -23,7 +22,7 @@ def check_recipe(name: str, recipe: Any) -> None:
         >>> from brevq.inject import Injector
         >>> check_recipe("recipe", Injector)
     """
-    if not (isinstance(recipe, type) and issubclass(recipe, PackageInjector)):
+    if not (isinstance(recipe, type) and "__declared__" in vars(recipe)):
         raise ArgumentTypeError(f"`{name}` (={recipe!r}) must be a recipe: a subclass of brevq.inject.Injector")
 
 

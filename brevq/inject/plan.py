@@ -2,7 +2,8 @@
 
 A plan is made once for a recipe class and kept. It is found by walking from the root down the names that
 constructors ask for, depth first, so a part comes after all that it needs, and a cycle is met before anything is
-built.
+built. A `@value` is computed while planning, to see whether it returns a class and what that asks for; one that waits
+for what a layer supplies leaves the plan open, and the recipe is planned again for what the layer supplies.
 """
 
 from __future__ import annotations
@@ -13,24 +14,23 @@ from typing import Any
 
 import attrs
 
-from brevq.errors import RecipeError
 from brevq.inject import faults
-from brevq.inject.analyse import Spec, analyse
+from brevq.inject.analyse import ROOT, Spec, analyse, short
 from brevq.inject.declare import supplied
 from brevq.inject.faults import Fault, Path
 
-#: The part that a layer asks for.
-ROOT = "tensor_quant"
 #: Names that layers read from a recipe, whether or not a part asks for them.
 READ_BY_LAYERS = frozenset({"role", "signed"})
+# Plans for what layers supply that are kept for one recipe: one for each shape of layer.
+_PLANS_KEPT = 256
 
 
 @attrs.define
 class Node:
     """One part of a plan: its name, what it is, who declared it, and the names that it is built with.
 
-    `returns` is the class that a `@value` returned when it was tried; `needs_owner` says that something below is
-    supplied by a layer.
+    `returns` is the class that a `@value` returned when it was computed; `waits` says that the part, or one below,
+    needs something that a layer supplies and that is not known.
     """
 
     name: str
@@ -40,12 +40,17 @@ class Node:
     arguments: tuple[str, ...] = ()
     returns: Spec | None = None
     returns_arguments: tuple[str, ...] = ()
-    needs_owner: bool = False
+    waits: bool = False
 
     @property
     def below(self) -> tuple[str, ...]:
         """The names that are passed to it or to what it returns, each once, in order."""
         return tuple(dict.fromkeys(self.arguments + self.returns_arguments))
+
+    @property
+    def built(self) -> Spec:
+        """What is built under the name: the class that a `@value` returned, or what is declared."""
+        return self.returns or self.spec
 
 
 class Plan:
@@ -54,84 +59,57 @@ class Plan:
     Args:
         recipe: the recipe class.
         root: the name to build.
+        owner: what a layer supplies, by name.
 
     Attributes:
         nodes: the parts by name, each after those that it needs.
         faults: what is wrong with the recipe's wiring.
-        open: whether a `@value` could not be tried without a layer, so that what it returns is not known.
+        open: whether a `@value` waits for what a layer supplies, so that what it returns is not known.
     """
 
-    def __init__(self, recipe: Any, root: str) -> None:
+    def __init__(self, recipe: Any, root: str, owner: Mapping[str, Any]) -> None:
         self.recipe = recipe
         self.root = root
-        walk = Walk(recipe, {})
+        walk = Walk(recipe, owner)
         walk.visit(root, (), None)
         self.nodes = walk.nodes
         self.open = walk.open
         self.missing = walk.missing
-        self.faults = [*self._gaps(self.missing), *walk.faults]
+        self._asked = walk.asked
+        self.faults = [*self._gaps(), *walk.faults]
         if root == ROOT and not self.open:
-            self.faults += self.unused(())
+            self.faults += self.unused()
+
+    @functools.cached_property
+    def taken(self) -> frozenset[str]:
+        """The names that some part asks for, here or in a recipe that this one inherits from."""
+        taken = {*READ_BY_LAYERS, self.root, *self._asked}
+        for name, content in self.recipe.__own__.items():
+            taken.update(analyse(name, content).asks)
+        for base in self.recipe.__bases__:
+            if "__declared__" in vars(base):
+                taken.update(plan_of(base, self.root).taken)
+        return frozenset(taken)
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
         """All names that may be overridden: those that are declared, and those that some part takes."""
-        return self._taken | set(self.recipe.__declared__)
+        return self.taken | set(self.recipe.__declared__)
 
-    def unused(self, also_taken: Iterable[str]) -> list[Fault]:
-        """A fault for each declared name that nothing takes, now or in a recipe that this one inherits from.
-
-        Args:
-            also_taken: names that a build took beyond what is planned.
-        """
-        taken = self._taken | set(also_taken)
+    def unused(self) -> list[Fault]:
+        """A fault for each declared name that nothing takes, unless it is told already as somebody's near miss."""
         named = {self._near(gap) for gap in self.missing}
         return [
-            faults.unused(name, declared.by, taken)
+            faults.unused(name, declared.by, self.taken)
             for name, declared in self.recipe.__declared__.items()
-            if name not in taken and name not in named and not isinstance(declared.content, supplied)
+            if name not in self.taken and name not in named and not isinstance(declared.content, supplied)
         ]
 
-    def extend(self, name: str, content: type) -> tuple[list[Node], tuple[str, ...]]:
-        """What has to be built for a class that the `@value` called `name` returned, beyond what is planned.
-
-        Args:
-            name: name of the value.
-            content: the class that it returned.
-
-        Returns:
-            The parts to build, in order, and the names that the class is built with.
-
-        Raises:
-            RecipeError: something that the class asks for is missing, or leads back to `name`.
-        """
-        above = frozenset(key for key in self.nodes if self._needs(key, name))
-        walk = Walk(self.recipe, {key: node for key, node in self.nodes.items() if key not in above})
-        spec = analyse(name, content)
-        arguments = walk.arguments(spec, (*self.nodes[name].path, (name, spec.label)), above)
-        found = [*self._gaps(walk.missing), *walk.faults]
-        if found:
-            raise RecipeError(faults.report(self.recipe, found))
-        return [node for key, node in walk.nodes.items() if key not in self.nodes], arguments
-
-    def _needs(self, name: str, needed: str) -> bool:
-        return name == needed or any(self._needs(key, needed) for key in self.nodes[name].below)
-
-    def _gaps(self, missing: Iterable[faults.Missing]) -> list[Fault]:
-        return [gap.fault(self._near(gap), self.recipe) for gap in missing]
+    def _gaps(self) -> list[Fault]:
+        return [gap.fault(self._near(gap), self.recipe) for gap in self.missing]
 
     def _near(self, gap: faults.Missing) -> str | None:
-        return gap.near(name for name in self.recipe.__declared__ if name not in self._taken)
-
-    @functools.cached_property
-    def _taken(self) -> frozenset[str]:
-        taken = {*READ_BY_LAYERS, self.root}
-        for base in self.recipe.__mro__:
-            for name, content in vars(base).get("__own__", {}).items():
-                taken.update(analyse(name, content).asks)
-        for node in self.nodes.values():
-            taken.update(node.returns.asks if node.returns else ())
-        return frozenset(taken)
+        return gap.near(name for name in self.recipe.__declared__ if name not in self.taken)
 
 
 class Walk:
@@ -139,14 +117,23 @@ class Walk:
 
     Args:
         recipe: the recipe class.
-        nodes: parts that are planned already.
+        owner: what a layer supplies, by name.
+
+    Attributes:
+        nodes: the parts by name, each after those that it needs.
+        missing: the names that are asked for and not declared.
+        faults: what else is wrong.
+        asked: all names that something asks for.
+        open: whether a `@value` waits for what a layer supplies.
     """
 
-    def __init__(self, recipe: Any, nodes: dict[str, Node]) -> None:
+    def __init__(self, recipe: Any, owner: Mapping[str, Any]) -> None:
         self.recipe = recipe
-        self.nodes = nodes
-        self.faults: list[Fault] = []
+        self.owner = owner
+        self.nodes: dict[str, Node] = {}
         self.missing: list[faults.Missing] = []
+        self.faults: list[Fault] = []
+        self.asked: set[str] = set()
         self.open = False
         self._broken: set[str] = set()
         self._tried: dict[str, Any] = {}
@@ -164,25 +151,12 @@ class Walk:
             return
         declared = self.recipe.__declared__.get(name)
         if name in above:
-            self.faults.append(faults.cycle(path, name))
+            self.faults.append(faults.cycle(path, name, self.recipe))
         elif declared is None:
             self._broken.add(name)
             self.missing.append(faults.Missing(name, path, asked_by))
         else:
             self._plan(Node(name, analyse(name, declared.content), declared.by, path), above | {name})
-
-    def arguments(self, spec: Spec, path: Path, above: frozenset[str]) -> tuple[str, ...]:
-        """The names that `spec` is built with, all of them visited: what it requires, and what is declared.
-
-        Args:
-            spec: what is built.
-            path: how it was reached, itself included.
-            above: the names that wait for it, itself included.
-        """
-        names = (*spec.required, *(key for key in spec.optional if key in self.recipe.__declared__))
-        for key in names:
-            self.visit(key, path, spec, above)
-        return names
 
     def _plan(self, node: Node, above: frozenset[str]) -> None:
         if node.spec.complaint:
@@ -190,31 +164,43 @@ class Walk:
             self.faults.append(faults.wrong_kind(node.path, node.name, node.by, node.spec.complaint))
             return
         here = (*node.path, (node.name, node.spec.label))
-        node.arguments = self.arguments(node.spec, here, above)
-        self._refuse_none(node, here)
+        node.arguments = self._arguments(node, node.spec, here, above)
         if node.spec.kind == "value" and self._whole(node.arguments):
-            self._try(node, here, above)
+            self._compute(node, here, above)
         if node.name in self._broken or not self._whole(node.below):
             self._broken.add(node.name)
             return
-        node.needs_owner = node.spec.kind == "supplied" or any(self.nodes[key].needs_owner for key in node.below)
+        node.waits = self._waits(node)
         self.nodes[node.name] = node
+
+    def _waits(self, node: Node) -> bool:
+        missing = node.spec.kind == "supplied" and node.name not in self.owner
+        return missing or any(self.nodes[key].waits for key in node.below)
+
+    def _arguments(self, node: Node, spec: Spec, path: Path, above: frozenset[str]) -> tuple[str, ...]:
+        """The names that `spec` is built with, all of them visited: what it requires, and what is declared."""
+        self.asked.update(spec.asks)
+        names = (*spec.required, *(key for key in spec.optional if key in self.recipe.__declared__))
+        for key in names:
+            self.visit(key, path, spec, above)
+        for key in spec.required:
+            self._refuse_none(node, spec, key, path)
+        return names
 
     def _whole(self, names: Iterable[str]) -> bool:
         return all(name in self.nodes for name in names)
 
-    def _refuse_none(self, node: Node, path: Path) -> None:
+    def _refuse_none(self, node: Node, spec: Spec, key: str, path: Path) -> None:
         """A component that is None, where a constructor has no default for it, is missing rather than given."""
-        for key in node.spec.required:
-            below = self.nodes.get(key)
-            if below and key.endswith("_impl") and below.spec.kind == "data" and below.spec.content is None:
-                self._broken.add(node.name)
-                self.faults.append(faults.none_component(path, key, below.by, node.spec))
+        below = self.nodes.get(key)
+        if below and key.endswith("_impl") and below.spec.kind == "data" and below.spec.content is None:
+            self._broken.add(node.name)
+            self.faults.append(faults.none_component(path, key, below.by, spec))
 
-    def _try(self, node: Node, path: Path, above: frozenset[str]) -> None:
-        """Compute a `@value` that needs no layer, to learn whether it returns a class and what that asks for."""
-        self.open = self.open or any(self.nodes[key].needs_owner for key in node.arguments)
-        if self.open:
+    def _compute(self, node: Node, path: Path, above: frozenset[str]) -> None:
+        """Learn whether a `@value` returns a class, and what that asks for."""
+        if any(self.nodes[key].waits for key in node.arguments):
+            self.open = True
             return
         try:
             arguments = {key: self._build(key) for key in node.arguments}
@@ -222,33 +208,33 @@ class Walk:
             self.open = True
             return
         try:
-            result = make(node, arguments)
+            result = node.spec.content.function(**arguments)
         except Exception as error:  # noqa: BLE001  # whatever it raises is reported, with its path
             self._broken.add(node.name)
-            self.faults.append(faults.raised(path, error, {}))
+            self.faults.append(faults.raised(path, error, origins(node, self.nodes, arguments)))
             return
-        if returned_class(node.name, result):
-            node.returns = analyse(node.name, result)
-            node.returns_arguments = self.arguments(node.returns, (*path[:-1], (node.name, result.__name__)), above)
+        spec = analyse(node.name, result) if isinstance(result, type) else None
+        if spec is not None and spec.kind == "class":
+            node.returns = spec
+            node.returns_arguments = self._arguments(node, spec, (*path[:-1], (node.name, spec.label)), above)
 
     def _build(self, name: str) -> Any:
-        """The part called `name`, built for a trial; all that it needs is planned and needs no layer."""
+        """The part called `name`, built for a trial; all that it needs is planned and known."""
         if name not in self._tried:
             node = self.nodes[name]
-            below = {key: self._build(key) for key in node.below}
-            result = make(node, below)
-            if node.returns is not None:
-                result = result(**{key: below[key] for key in node.returns_arguments})
-            self._tried[name] = result
+            self._tried[name] = make(node, {key: self._build(key) for key in node.below}, self.owner)
         return self._tried[name]
 
 
-def plan_of(recipe: Any, root: str = ROOT) -> Plan:
+def plan_of(recipe: Any, root: str = ROOT, owner: Mapping[str, Any] | None = None) -> Plan:
     """The plan of `recipe` from `root` down, made once for each recipe class.
+
+    A recipe in which a `@value` waits for what a layer supplies is planned once for each set of things supplied.
 
     Args:
         recipe: a recipe class.
         root: the name to build.
+        owner: what a layer supplies, by name.
 
     Examples:
         >>> from brevq.inject import Injector
@@ -257,22 +243,40 @@ def plan_of(recipe: Any, root: str = ROOT) -> Plan:
         >>> plan_of(Recipe) is plan_of(Recipe)
         True
     """
-    plan: Plan | None = recipe.__plans__.get(root)
+    plan = _kept(recipe, root, {})
+    return _kept(recipe, root, owner) if plan.open and owner else plan
+
+
+def _kept(recipe: Any, root: str, owner: Mapping[str, Any]) -> Plan:
+    key = (root, tuple(sorted(owner.items())))
+    plans = recipe.__plans__
+    try:
+        plan: Plan | None = plans.get(key)
+    except TypeError:  # something that can not be hashed is supplied
+        return Plan(recipe, root, owner)
     if plan is None:
-        plan = recipe.__plans__[root] = Plan(recipe, root)
+        plan = Plan(recipe, root, owner)
+        # An error that was raised holds what its callers had; it is raised again rather than kept.
+        if len(plans) < _PLANS_KEPT and all(fault.cause is None for fault in plan.faults):
+            plans[key] = plan
     return plan
 
 
-def make(node: Node, built: Mapping[str, Any]) -> Any:
-    """What `node` stands for, given the parts that it needs; of a `@value`, what its function returns.
+def make(node: Node, built: Mapping[str, Any], owner: Mapping[str, Any]) -> Any:
+    """What `node` stands for, given the parts that it needs.
 
     Args:
         node: the part.
         built: all names that it is built with, and what they stand for.
+        owner: what a layer supplies, by name.
     """
     spec = node.spec
     if spec.kind == "data":
         return spec.content
+    if spec.kind == "supplied":
+        return owner[node.name]
+    if node.returns is not None:
+        return node.returns.content(**{key: built[key] for key in node.returns_arguments})
     arguments = {key: built[key] for key in node.arguments}
     if spec.kind == "class":
         return spec.content(**arguments)
@@ -281,14 +285,20 @@ def make(node: Node, built: Mapping[str, Any]) -> Any:
     return spec.content.function(**arguments)
 
 
-def returned_class(name: str, result: Any) -> bool:
-    """Whether what a `@value` returned is a class that is to be built.
+def origins(node: Node, nodes: Mapping[str, Node], built: Mapping[str, Any]) -> dict[str, str]:
+    """The plain values that a part is built with, and where each comes from, for messages.
 
     Args:
-        name: name of the value.
-        result: what it returned.
+        node: the part.
+        nodes: all parts.
+        built: what their names stand for.
     """
-    return isinstance(result, type) and analyse(name, result).kind == "class"
+    plain = [name for name in node.below if nodes[name].spec.kind in ("data", "supplied")]
+    return {name: f"{short(built[name])}, {_origin(nodes[name])}" for name in plain}
+
+
+def _origin(node: Node) -> str:
+    return "supplied by the layer" if node.spec.kind == "supplied" else f"declared by {faults.label(node.by)}"
 
 
 def _follow(steps: Iterable[tuple[str, Any]], arguments: Mapping[str, Any]) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from brevq.errors import RecipeError
+from brevq.errors import RecipeAttributeError, RecipeError
 from brevq.inject import faults
-from brevq.inject.analyse import analyse
+from brevq.inject.analyse import ROOT, analyse
 from brevq.inject.faults import Fault
-from brevq.inject.plan import ROOT, Node, Plan, make, plan_of, returned_class
+from brevq.inject.pages import check_recipe
+from brevq.inject.plan import Node, Plan, make, origins, plan_of
 
 
 def build(recipe: Any, owner: Mapping[str, Any] | None = None, root: str = ROOT) -> Any:
@@ -17,11 +18,12 @@ def build(recipe: Any, owner: Mapping[str, Any] | None = None, root: str = ROOT)
 
     Args:
         recipe: a recipe class.
-        owner: what a layer supplies, by name.
+        owner: what a layer supplies, by name. Default: nothing.
         root: the name to build. Default: ``tensor_quant``.
 
     Raises:
         RecipeError: the recipe has faults; all of them are listed.
+        ArgumentTypeError: `recipe` is not a recipe.
 
     Examples:
         >>> from brevq.inject import Injector
@@ -34,17 +36,15 @@ def build(recipe: Any, owner: Mapping[str, Any] | None = None, root: str = ROOT)
         >>> build(Recipe).bits
         4
     """
-    plan = plan_of(recipe, root)
+    check_recipe("recipe", recipe)
+    plan = plan_of(recipe, root, owner)
     if plan.faults:
-        raise _error(recipe, _all_faults(plan))
+        raise _error(recipe, _all_faults(plan, owner or {}))
     builder = _Builder(plan, owner or {})
     for node in plan.nodes.values():
         builder.add(node)
-    found = builder.faults
-    if not found and plan.open and root == ROOT:
-        found = plan.unused(builder.taken)
-    if found:
-        raise _error(recipe, found)
+    if builder.faults:
+        raise _error(recipe, builder.faults)
     return builder.built[root]
 
 
@@ -59,6 +59,7 @@ def check(recipe: Any) -> None:
 
     Raises:
         RecipeError: the recipe has faults; all of them are listed.
+        ArgumentTypeError: `recipe` is not a recipe.
 
     Examples:
         >>> from brevq.inject import Injector
@@ -72,7 +73,8 @@ def check(recipe: Any) -> None:
         <BLANKLINE>
         Nothing takes `bitwidth`, which Recipe declares.
     """
-    found = _all_faults(plan_of(recipe))
+    check_recipe("recipe", recipe)
+    found = _all_faults(plan_of(recipe), {})
     if found:
         raise _error(recipe, found)
 
@@ -85,12 +87,15 @@ def read(recipe: Any, name: str) -> Any:
         name: one of its names.
 
     Raises:
-        RecipeError: it can not be built.
+        RecipeAttributeError: it can not be built, which to Python means that there is no such attribute.
     """
     spec = analyse(name, recipe.__declared__[name].content)
     if spec.kind == "data" and not spec.complaint:
         return spec.content
-    return build(recipe, root=name)
+    try:
+        return build(recipe, root=name)
+    except RecipeError as error:
+        raise RecipeAttributeError(str(error)) from error.__cause__
 
 
 class _Builder:
@@ -101,73 +106,31 @@ class _Builder:
         self.owner = owner
         self.built: dict[str, Any] = {}
         self.faults: list[Fault] = []
-        self.taken: list[str] = []
 
     def add(self, node: Node) -> None:
         """Build one part; a part whose needs could not be built is left out, its fault being theirs."""
-        if node.name in self.built or not all(name in self.built for name in node.below):
+        if not all(name in self.built for name in node.below):
             return
-        if node.spec.kind == "supplied":
-            self._add_supplied(node)
+        if node.spec.kind == "supplied" and node.name not in self.owner:
+            self.faults.append(faults.not_supplied(node.path, node.name, node.spec.label, self.plan.recipe))
             return
         try:
-            result = make(node, self.built)
-            if node.spec.kind == "value" and returned_class(node.name, result):
-                result = self._build_returned(node, result)
-        except RecipeError:
-            raise
+            self.built[node.name] = make(node, self.built, self.owner)
         except Exception as error:  # noqa: BLE001  # whatever a constructor raises is reported, with its path
-            here = (*node.path, (node.name, node.spec.label))
-            self.faults.append(faults.raised(here, error, self._origins(node)))
-        else:
-            self.built[node.name] = result
-
-    def _add_supplied(self, node: Node) -> None:
-        if node.name in self.owner:
-            self.built[node.name] = self.owner[node.name]
-        else:
-            what, recipe = node.spec.content.what, self.plan.recipe.__name__
-            self.faults.append(faults.not_supplied(node.path, node.name, what, recipe))
-
-    def _build_returned(self, node: Node, content: type) -> Any:
-        """A class that a `@value` returned, built; mostly it is the one that the plan knows."""
-        if node.returns is not None and node.returns.content is content:
-            names = node.returns_arguments
-        else:
-            fresh, names = self.plan.extend(node.name, content)
-            self.taken += analyse(node.name, content).asks
-            parts = {**self.plan.nodes, **{part.name: part for part in fresh}}
-            for name in names:
-                self._add_all(name, parts)
-        return content(**{name: self.built[name] for name in names})
-
-    def _add_all(self, name: str, parts: Mapping[str, Node]) -> None:
-        """Build the part called `name` and what it needs, ahead of their turn."""
-        for key in parts[name].below:
-            self._add_all(key, parts)
-        self.add(parts[name])
-
-    def _origins(self, node: Node) -> dict[str, str]:
-        """The plain values that a part got, and which class declared each."""
-        nodes = self.plan.nodes
-        plain = [name for name in node.below if name in nodes and nodes[name].spec.kind in ("data", "supplied")]
-        return {name: f"{self.built[name]!r}, {_origin(nodes[name])}" for name in plain}
+            here = (*node.path, (node.name, node.built.label))
+            self.faults.append(faults.raised(here, error, origins(node, self.plan.nodes, self.built)))
 
 
-def _origin(node: Node) -> str:
-    return "supplied by the layer" if node.spec.kind == "supplied" else f"declared by {faults.label(node.by)}"
-
-
-def _all_faults(plan: Plan) -> list[Fault]:
-    """The faults of the wiring, and those of the constructors that need no layer."""
-    builder = _Builder(plan, {})
+def _all_faults(plan: Plan, owner: Mapping[str, Any]) -> list[Fault]:
+    """The faults of the wiring, and those of the constructors that do not wait for a layer."""
+    builder = _Builder(plan, owner)
     for node in plan.nodes.values():
-        if not node.needs_owner:
+        if not node.waits:
             builder.add(node)
     found = plan.faults + builder.faults
     if found and plan.open and plan.root == ROOT:
         # What a `@value` returns is not known, and may take the name; a near miss is worth telling all the same.
-        found += [fault for fault in plan.unused(()) if fault.near]
+        found += [fault for fault in plan.unused() if fault.near]
     return found
 
 

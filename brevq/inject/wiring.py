@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 
 from brevq.errors import ArgumentTypeError
-from brevq.inject.analyse import Spec
+from brevq.inject.analyse import ROOT
 from brevq.inject.faults import label
 from brevq.inject.pages import check_recipe, escape
-from brevq.inject.plan import ROOT, Node, Plan, plan_of
+from brevq.inject.plan import Node, Plan, plan_of
 from brevq.inject.resolve import check
 
 
@@ -90,7 +90,7 @@ def explain(recipe: Any, owner: Any = None) -> Wiring:
     check_recipe("recipe", recipe)
     check(recipe)
     supplies = _supplies(recipe, owner)
-    tree = _Tree(plan_of(recipe), supplies, type(owner).__name__)
+    tree = _Tree(plan_of(recipe, ROOT, supplies), supplies, type(owner).__name__)
     return Wiring(recipe.__name__, tuple(tree.lines(ROOT)), _footer(supplies, owner))
 
 
@@ -135,19 +135,14 @@ class _Tree:
         for name in names:
             branch, below = ("└─ ", "   ") if name is names[-1] else ("├─ ", "│  ")
             if name in defaults:
-                yield Line(depth, name, defaults[name], f"default of {_built(node).label}", stem + branch)
+                yield Line(depth, name, defaults[name], f"default of {node.built.label}", stem + branch)
             else:
                 yield from self.lines(name, depth, stem + branch, stem + below)
 
 
-def _built(node: Node) -> Spec:
-    """What is built under the name: the class that a `@value` returned, or what is declared."""
-    return node.returns or node.spec
-
-
 def _content(node: Node, supplies: Mapping[str, Any]) -> str:
     if node.spec.kind == "supplied":
-        return str(supplies[node.name]) if node.name in supplies else f"<{node.spec.label}>"
+        return str(supplies[node.name]) if node.name in supplies else str(node.spec.content)
     if node.spec.kind == "data" and isinstance(node.spec.content, type):
         return node.spec.content.__name__
     if node.returns is not None:
@@ -163,7 +158,7 @@ def _origin(node: Node, supplies: Mapping[str, Any], owner: str) -> str:
 
 def _defaults(node: Node) -> Iterator[tuple[str, str]]:
     """The optional arguments that what is built under the name takes, with their defaults."""
-    spec = _built(node)
+    spec = node.built
     if spec.kind != "class" or not spec.optional:
         return
     found = inspect.signature(spec.content).parameters

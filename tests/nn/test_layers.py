@@ -194,9 +194,9 @@ def test_fifty_layers_plan_their_recipe_once(monkeypatch):
     planned = []
     original = plan.Plan.__init__
 
-    def counted(self, recipe, root):
+    def counted(self, recipe, *arguments):
         planned.append(recipe.__name__)
-        original(self, recipe, root)
+        original(self, recipe, *arguments)
 
     monkeypatch.setattr(plan.Plan, "__init__", counted)
     recipe = Int8WeightPerTensor.let(quant_delay_steps=7)

@@ -1,0 +1,1 @@
+"""The quickstart: one small network, quantized to fewer and fewer bits, with the accuracy and bytes of each."""

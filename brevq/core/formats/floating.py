@@ -1,0 +1,235 @@
+"""Floating-point formats of any exponent and mantissa width."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from brevq.core.formats.integer import check_codes
+from brevq.errors import ArgumentError
+
+
+class Special(enum.Enum):
+    """Which codes of a floating-point format stand for no finite number.
+
+    Examples:
+        >>> Special("last").name
+        'LAST'
+    """
+
+    NONE = "none"  #: all codes are finite numbers
+    IEEE = "ieee"  #: the largest exponent holds infinities (mantissa zero) and NaN (any other)
+    LAST = "last"  #: the last code of either sign is NaN; there is no infinity
+    NEGATIVE_ZERO = "negative_zero"  #: the code of minus zero is NaN; there is no infinity and no minus zero
+
+
+def _special(value: Special | str) -> Special:
+    try:
+        return Special(value)
+    except ValueError:
+        names = ", ".join(repr(member.value) for member in Special)
+        raise ArgumentError(f"`special` (={value!r}) must be one of {names}") from None
+
+
+def _check_widths(format_: FloatFormat, attribute: object, mantissa_bits: int) -> None:
+    for name, value, low in (("exponent_bits", format_.exponent_bits, 1), ("mantissa_bits", mantissa_bits, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= 10:
+            raise ArgumentError(f"`{name}` (={value!r}) must be a whole number of bits from {low} to 10")
+
+
+@attrs.frozen
+class FloatFormat:
+    """A floating-point format: sign, exponent and mantissa, with the corner cases of a specification.
+
+    A code with exponent field ``e`` and mantissa field ``m`` stands for ``2 ** (e - bias) * (1 + m / 2 ** M)``, and
+    for ``2 ** (1 - bias) * m / 2 ** M`` where ``e`` is zero and there are subnormals.
+
+    Corner cases, in `cast`: NaN stays NaN. What rounds beyond the largest number becomes that number if
+    `saturating`; else infinity where the format has one, else NaN. Infinities count as such. Minus zero stays, where
+    the format has one. Halves go to the even mantissa. An unsigned format takes what is below its smallest number to
+    that number.
+
+    Args:
+        name: what it is called.
+        exponent_bits: bits of the exponent, 1 to 10.
+        mantissa_bits: bits of the mantissa after the leading one, 0 to 10.
+        bias: exponent bias. Default: ``2 ** (exponent_bits - 1) - 1``.
+        special: which codes are infinities and NaN. Default: none.
+        signed: whether there is a sign bit. Default: True.
+        saturating: whether overflow gives the largest number. Default: True.
+        has_zero: whether exponent field zero holds zero and subnormals, rather than one more power of two.
+            Default: True.
+
+    Raises:
+        ArgumentError: a width or `special` is out of range.
+
+    Examples:
+        >>> e2m1 = FloatFormat("fp4_e2m1", 2, 1)
+        >>> e2m1.values()
+        tensor([-6.0000, -4.0000, -3.0000, -2.0000, -1.5000, -1.0000, -0.5000,  0.0000,
+                 0.5000,  1.0000,  1.5000,  2.0000,  3.0000,  4.0000,  6.0000],
+               dtype=torch.float64)
+        >>> e2m1.cast(torch.tensor([0.25, 0.75, 2.5, 100.0]))
+        tensor([0., 1., 2., 6.])
+        >>> e2m1.encode(torch.tensor([-6.0])), e2m1.decode(torch.tensor([15]))
+        (tensor([15]), tensor([-6.], dtype=torch.float64))
+    """
+
+    name: str
+    exponent_bits: int
+    mantissa_bits: int = attrs.field(validator=_check_widths)
+    bias: int = attrs.field(kw_only=True)
+    special: Special = attrs.field(default=Special.NONE, converter=_special, kw_only=True)
+    signed: bool = attrs.field(default=True, kw_only=True)
+    saturating: bool = attrs.field(default=True, kw_only=True)
+    has_zero: bool = attrs.field(default=True, kw_only=True)
+
+    @bias.default
+    def _default_bias(self) -> int:
+        return int(2 ** (self.exponent_bits - 1) - 1)
+
+    @property
+    def bits(self) -> int:
+        """Number of bits of a code."""
+        return int(self.signed) + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def has_inf(self) -> bool:
+        """Whether the format has infinities."""
+        return self.special is Special.IEEE
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether the format has a NaN."""
+        return self.special is not Special.NONE and (self.special is not Special.IEEE or self.mantissa_bits > 0)
+
+    @property
+    def has_negative_zero(self) -> bool:
+        """Whether the format has a minus zero."""
+        return self.signed and self.has_zero and self.special is not Special.NEGATIVE_ZERO
+
+    @property
+    def min_exponent(self) -> int:
+        """Exponent of the smallest normal number."""
+        return int(self.has_zero) - self.bias
+
+    @property
+    def max(self) -> float:
+        """The largest finite number."""
+        reserved = {Special.IEEE: 2**self.mantissa_bits, Special.LAST: 1}.get(self.special, 0)
+        last = 2 ** (self.exponent_bits + self.mantissa_bits) - 1 - reserved
+        return self._number(last)
+
+    @property
+    def min(self) -> float:
+        """The smallest number: the negative of the largest, or of an unsigned format zero or its first number."""
+        return -self.max if self.signed else self._number(0)
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest normal number above zero."""
+        return math.ldexp(1.0, self.min_exponent)
+
+    def cast(self, x: Tensor) -> Tensor:
+        """The nearest numbers to `x`, of any shape and floating dtype, in the dtype of `x`."""
+        wide = x.double()
+        _, exponent = torch.frexp(wide)
+        step = torch.ldexp(torch.ones_like(wide), exponent.clamp_min(self.min_exponent + 1) - 1 - self.mantissa_bits)
+        rounded = torch.round(wide / step) * step
+        rounded = torch.where(torch.isfinite(wide), rounded, wide)
+        beyond = torch.where(rounded.abs() > self.max, self._overflow(rounded), rounded)
+        return self._signed(beyond).to(x.dtype)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The bit patterns of the nearest numbers to `x`, as int64: sign, exponent, mantissa from the top.
+
+        Raises:
+            ArgumentError: `x` has a NaN, or an infinity, that the format has no code for.
+        """
+        nearest = self.cast(x.double())
+        if bool(torch.isnan(nearest).any()) and not self.has_nan:
+            raise ArgumentError(f"{self} has no code for NaN")
+        magnitude = torch.bucketize(nearest.abs().nan_to_num(0.0, posinf=math.inf), self._magnitudes())
+        sign = torch.signbit(nearest).long() << (self.bits - 1) if self.signed else torch.zeros_like(magnitude)
+        codes: Tensor = torch.where(torch.isnan(nearest), self._nan_code(), magnitude + sign)
+        return codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The numbers that bit patterns stand for, as float64.
+
+        Args:
+            codes: integers from 0 to ``2 ** bits - 1``.
+
+        Raises:
+            ArgumentError: a code is out of range.
+        """
+        check_codes(self.name, codes, self.bits)
+        return self._table().to(codes.device)[codes.long()]
+
+    def values(self) -> Tensor:
+        """All finite numbers of the format, sorted, each once, as float64."""
+        finite = self._table()[torch.isfinite(self._table())]
+        return finite.add(0.0).unique()  # minus zero becomes zero
+
+    def __str__(self) -> str:
+        return self.name
+
+    def _number(self, magnitude: int) -> float:
+        """What exponent and mantissa fields, taken as one integer, stand for as a finite number."""
+        exponent, mantissa = divmod(magnitude, 2**self.mantissa_bits)
+        if exponent == 0 and self.has_zero:
+            return math.ldexp(mantissa, 1 - self.bias - self.mantissa_bits)
+        return math.ldexp(2**self.mantissa_bits + mantissa, exponent - self.bias - self.mantissa_bits)
+
+    def _overflow(self, x: Tensor) -> Tensor:
+        if self.saturating:
+            return torch.sign(x) * self.max
+        return torch.sign(x) * math.inf if self.has_inf else torch.full_like(x, math.nan)
+
+    def _signed(self, x: Tensor) -> Tensor:
+        """`x` without the numbers on the wrong side of zero, or the zeros, that the format lacks."""
+        if not self.signed:
+            return torch.where(torch.isnan(x), x, x.clamp_min(self.min) + 0.0)
+        return x if self.has_negative_zero else x + 0.0
+
+    def _nan_code(self) -> int:
+        """The code of NaN: the one with the highest mantissa bit for IEEE, the positive last one, or minus zero's."""
+        fields = self.exponent_bits + self.mantissa_bits
+        if self.special is Special.NEGATIVE_ZERO:
+            return int(2**fields)
+        quiet = (2**self.exponent_bits - 1) * 2**self.mantissa_bits + 2**self.mantissa_bits // 2
+        return int(quiet if self.special is Special.IEEE else 2**fields - 1)
+
+    def _magnitudes(self) -> Tensor:
+        return _magnitudes(self)
+
+    def _table(self) -> Tensor:
+        return _table(self)
+
+
+@functools.cache
+def _magnitudes(format_: FloatFormat) -> Tensor:
+    """The numbers of all positive codes in order, up to the first that is not finite, or infinity."""
+    table = _table(format_)[: 2 ** (format_.exponent_bits + format_.mantissa_bits)]
+    return table[~torch.isnan(table)]
+
+
+@functools.cache
+def _table(format_: FloatFormat) -> Tensor:
+    """The number of each code."""
+    fields = format_.exponent_bits + format_.mantissa_bits
+    positive = [format_._number(code) for code in range(2**fields)]  # noqa: SLF001  # a cached part of the class
+    if format_.special is Special.LAST:
+        positive[-1] = math.nan
+    if format_.special is Special.IEEE:
+        first = 2**fields - 2**format_.mantissa_bits
+        positive[first:] = [math.inf] + [math.nan] * (2**format_.mantissa_bits - 1)
+    negative = [-number for number in positive] if format_.signed else []
+    if format_.special is Special.NEGATIVE_ZERO:
+        negative[0] = math.nan
+    return torch.tensor(positive + negative, dtype=torch.float64)
