@@ -1,7 +1,5 @@
 """Bit widths: constant or learned."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter

@@ -1,7 +1,5 @@
 """Zero-points: the integer code that stands for zero."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# TorchScript reads comments inside functions, and would take this one's for a type.
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]  # torch does not list it
+
 
 class _StraightThrough(torch.autograd.Function):
     """The value of the second argument with the gradient of the first."""
@@ -47,7 +50,7 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
         >>> x.grad
         tensor([1., 1.])
     """
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]  # torch does not list it
+    if is_scripting():
         # TorchScript knows no autograd.Function. The difference is +0 wherever x is finite, and y - (+0) is y.
         return y.detach() - (x.detach() - x).nan_to_num()
     else:  # noqa: RET505  # TorchScript leaves a branch uncompiled only where it is an explicit else

@@ -174,7 +174,8 @@ class FloatFormat:
     def values(self) -> Tensor:
         """All finite numbers of the format, sorted, each once, as float64."""
         finite = self._table()[torch.isfinite(self._table())]
-        return finite.add(0.0).unique()  # minus zero becomes zero
+        numbers: Tensor = torch.unique(finite + 0.0)  # minus zero becomes zero
+        return numbers
 
     def __str__(self) -> str:
         return self.name

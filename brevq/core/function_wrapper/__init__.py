@@ -1,6 +1,7 @@
 """Tensor functions as modules, so that a recipe can name them, and the views that granularity is made of."""
 
 from brevq.core.function_wrapper.clamp import ScalarClampMinSte, ScalarClampSte, TensorClamp, TensorClampSte
+from brevq.core.function_wrapper.group import PerBlock, PerGroup, PerToken
 from brevq.core.function_wrapper.misc import AbsBinarySignGrad, BinarySignSte, Identity, TernarySignSte
 from brevq.core.function_wrapper.rounding import CeilSte, DPURoundSte, FloorSte, RoundSte, RoundToZeroSte
 from brevq.core.function_wrapper.view import Granularity, PerChannel, PerTensor
@@ -13,8 +14,11 @@ __all__ = [
     "FloorSte",
     "Granularity",
     "Identity",
+    "PerBlock",
     "PerChannel",
+    "PerGroup",
     "PerTensor",
+    "PerToken",
     "RoundSte",
     "RoundToZeroSte",
     "ScalarClampMinSte",

@@ -18,8 +18,9 @@ from brevq.errors import ArgumentError
 class Granularity(Module, ABC):
     """Which values share a scale.
 
-    A quantizer that several layers share has one scale for all their weights: `peers` lists those weights, and
-    statistics are then taken over all of them.
+    `split` lays a tensor out so that the scale broadcasts to it, and `join` takes that back; the core quantizer works
+    in between. A quantizer that several layers share has one scale for all their weights: `peers` lists those
+    weights, and statistics are then taken over all of them.
     """
 
     def __init__(self) -> None:
@@ -29,25 +30,41 @@ class Granularity(Module, ABC):
     @property
     @abstractmethod
     def scale_shape(self) -> tuple[int, ...]:
-        """Shape of the scale; it broadcasts to the tensor."""
+        """Shape of the scale; it broadcasts to what `split` returns.
+
+        Raises:
+            ArgumentError: it depends on a tensor that is not known, so no parameter can have it.
+        """
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
-        """`x` with all values that share a scale in the last dimension: `(values,)` or `(scales, values)`."""
+        """What `split` returned, with all values that share a scale in the last dimension."""
+
+    @abstractmethod
+    def to_scale(self, statistic: Tensor) -> Tensor:
+        """A statistic of the rows, one value for each, in the shape of the scale."""
 
     @abstractmethod
     def per_output(self, scale: Tensor) -> Tensor:
-        """A weight's scale as a factor of the layer's bias: `()` or `(channels,)`."""
+        """A weight's scale as a factor of the layer's bias: `()` or `(channels,)`.
+
+        Raises:
+            ArgumentError: an output has several scales.
+        """
+
+    def split(self, x: Tensor) -> Tensor:
+        """`x` laid out so that the scale broadcasts to it: by default as it is."""
+        return x
+
+    def join(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """What `split` returned for a tensor of `shape`, as it was: by default as it is."""
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """The rows of which statistics are taken: those of `x`, or of all peers where there are several."""
         if len(self.peers) < 2:
             return self.rows(x)
-        return torch.cat([self.rows(peer) for peer in self.peers], dim=-1)
-
-    def to_scale(self, statistic: Tensor) -> Tensor:
-        """A statistic, one value for each row, in the shape of the scale."""
-        return statistic.reshape(self.scale_shape)
+        return torch.cat([self.rows(self.split(peer)) for peer in self.peers], dim=-1)
 
 
 class PerTensor(Granularity):
@@ -66,6 +83,10 @@ class PerTensor(Granularity):
     def rows(self, x: Tensor) -> Tensor:
         """All values of `x`, shape `(values,)`."""
         return x.reshape(-1)
+
+    def to_scale(self, statistic: Tensor) -> Tensor:
+        """The statistic, shape `()`."""
+        return statistic.reshape(())
 
     def per_output(self, scale: Tensor) -> Tensor:
         """The scale itself."""
@@ -108,7 +129,11 @@ class PerChannel(Granularity):
 
     def rows(self, x: Tensor) -> Tensor:
         """The values of each channel of `x`, shape `(channels, values)`."""
-        return x.movedim(self.channel_axis, 0).flatten(1)
+        return x.movedim(self.channel_axis, 0).unsqueeze(-1).flatten(1)
+
+    def to_scale(self, statistic: Tensor) -> Tensor:
+        """The statistic, one value for each channel, along the channel axis."""
+        return statistic.reshape(self.scale_shape)
 
     def per_output(self, scale: Tensor) -> Tensor:
         """The scales in a row, shape `(channels,)`."""

@@ -1,7 +1,5 @@
 """Binary quantization: two levels, minus and plus the scale."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module

@@ -1,7 +1,5 @@
 """A delay of quantization: the first training steps run in float."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -29,19 +27,18 @@ class DelayWrapper(Module):
         (tensor(0.3000), tensor(0.))
     """
 
-    steps_left: Tensor
+    steps_left: Tensor | None
 
     def __init__(self, quant_delay_steps: int | None) -> None:
         super().__init__()
         steps = 0 if quant_delay_steps is None else count("quant_delay_steps", quant_delay_steps)
-        self.delayed = steps > 0
-        if self.delayed:
-            self.register_buffer("steps_left", torch.tensor(steps))
+        self.register_buffer("steps_left", torch.tensor(steps) if steps else None)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """`x` while there are steps left in training, else `y`; both of the same shape."""
-        if not self.delayed or not self.training:
+        steps_left = self.steps_left
+        if steps_left is None or not self.training:
             return y
-        out = torch.where(self.steps_left > 0, x, y)
-        self.steps_left.sub_(1).clamp_(min=0)
+        out = torch.where(steps_left > 0, x, y)
+        steps_left.sub_(1).clamp_(min=0)
         return out

@@ -1,7 +1,5 @@
 """Integer quantizers: an integer grid together with what gives it scale, zero-point and bit width."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -179,7 +177,7 @@ class DecoupledRescalingIntQuantWithInput(DecoupledRescalingIntQuant):
         tensor([ 0.0200, -0.0700])
     """
 
-    def forward(  # type: ignore[override]  # it takes more, as its name says
+    def forward(
         self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """`x` quantized and dequantized; then scale, zero-point, bit width, pre-scale and pre-zero-point."""

@@ -1,7 +1,5 @@
 """Integer grids: rounding to codes and back, given scale, zero-point and bit width."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import Module
 

@@ -1,7 +1,5 @@
 """Compilation of core quantizers on request: the environment variable ``BREVQ_JIT``."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """Ternary quantization: three levels, minus the scale, zero and the scale."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module

@@ -1,7 +1,5 @@
 """Integer thresholds: what the range of a quantizer is divided by to give the scale."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module

@@ -1,7 +1,5 @@
 """Ranges that come from no data: a constant, or a parameter with a given start."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter

@@ -22,8 +22,8 @@ class RuntimeStats(Module):
 
     - *empty*: no data was seen. Evaluation is refused; the first batch in training, or in calibration, begins to
       observe.
-    - *observe*: each batch's own statistic is returned and averaged: ``average += momentum * (new - average)``,
-      beginning with the first. Evaluation uses the average.
+    - *observe*: each batch's own statistic is returned and averaged, beginning with the first:
+      ``average = (1 - momentum) * average + momentum * statistic``. Evaluation uses the average.
     - *learned*: after `collect_stats_steps` batches in training the average became the parameter `value`, and
       training moves it.
     - *fixed*: after calibration, the average is held as it is.
@@ -80,8 +80,8 @@ class RuntimeStats(Module):
     @property
     def phase(self) -> Phase:
         """What this statistic is doing now."""
-        # Compiled code counts in tensors and leaves the attribute behind.
-        return Phase.LEARNED if self._phase == Phase.OBSERVE and self._is_full() else self._phase
+        # Compiled code moves the buffer, and leaves the attribute behind.
+        return self._phase if self.phase_code.is_meta else Phase(int(self.phase_code))
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic to use for `x`, as it is learned, in the shape of the scale.
@@ -137,10 +137,6 @@ class RuntimeStats(Module):
         self._phase = phase
         self.phase_code.fill_(int(phase))
 
-    def _is_full(self) -> bool:
-        """Whether training has observed all the batches that it should."""
-        return not self.calibrating and not self.steps.is_meta and int(self.steps) >= self.collect_stats_steps
-
     def _observe(self, x: Tensor) -> Tensor:
         """The statistic of `x`, which is averaged; in compiled code, which can not branch, the value after the last."""
         if x.numel() == 0:
@@ -162,8 +158,8 @@ class RuntimeStats(Module):
     @torch.no_grad()
     def _average(self, statistic: Tensor, counts: Tensor) -> None:
         """Move the average to `statistic` where it counts."""
-        momentum = torch.where(self.steps == 0, 1.0, self.momentum)
-        moved = self.average + momentum * (statistic - self.average)
+        moved = (1 - self.momentum) * self.average + self.momentum * statistic
+        moved = torch.where(self.steps == 0, statistic, moved)
         self.average.copy_(torch.where(counts, moved, self.average))
         self.steps.add_(counts.all())
 
@@ -173,8 +169,8 @@ class RuntimeStats(Module):
         is_full = self.steps >= self.collect_stats_steps
         self.value.copy_(torch.where(is_full & ~was_full, self.encode(self.average), self.value))
         self.phase_code.add_(is_full & ~was_full)
-        if not torch.compiler.is_compiling() and self._is_full():
-            self._set_phase(Phase.LEARNED)
+        if not torch.compiler.is_compiling():
+            self._phase = self.phase
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
