@@ -23,7 +23,7 @@ quickstart: $(STAMP)demo
 	$(BIN)/python -m brevq quickstart --out $(OUT)
 
 test: $(STAMP)test
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(STAMP)dev
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ class RecipeError(BrevqError, ValueError):
 
 
 class RecipeAttributeError(RecipeError, AttributeError):
-    """A recipe was asked for a name that it does not declare."""
+    """A recipe was asked for a name that it does not declare, or that can not be built."""
 
 
 class UncalibratedError(BrevqError, ValueError):

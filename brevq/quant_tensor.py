@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from brevq.core.formats import FloatFormat
+from brevq.core.function_wrapper import Granularity
 from brevq.errors import ArgumentError
 
 # What may be off a whole code before a value counts as off the grid: rounding of value / scale in float32, and of
@@ -31,6 +33,8 @@ class QuantTensor:
         zero_point: the code of zero; broadcasts to the values.
         bit_width: number of bits, shape `()`.
         signed: whether the grid has negative codes.
+        float_format: the format of the codes, where they are floating-point numbers. Default: None, integers.
+        granularity: which values share a scale, where the scale does not broadcast to them as it is. Default: None.
 
     Examples:
         >>> scale, zero_point, bit_width = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0)
@@ -46,33 +50,40 @@ class QuantTensor:
     zero_point: Tensor
     bit_width: Tensor
     signed: bool
+    float_format: FloatFormat | None = None
+    granularity: Granularity | None = None
 
     def int(self) -> Tensor:
-        """The codes, in the smallest torch dtype that holds the grid.
+        """The codes, in the smallest torch dtype that holds the grid; of a floating-point format the bit patterns.
 
         Returns:
             A tensor of the shape of the values: int8, int16, int32 or int64 when signed, else uint8, int16, int32
-            or int64.
+            or int64. Bit patterns of floating-point formats are uint8 up to 8 bits, else int32.
 
         Raises:
             ArgumentError: the values do not lie on the grid.
         """
         codes = self._codes()
+        if self.float_format is not None:
+            patterns = self._join(self.float_format.encode(codes))
+            return patterns.to(torch.uint8 if self.float_format.bits <= 8 else torch.int32)
         if not self.is_valid:
             raise ArgumentError(
                 f"the values of this QuantTensor do not lie on its grid of {int(self.bit_width)} bits "
                 "with the given scale, so they have no codes: quantize them first"
             )
-        return codes.to(self._code_dtype())
+        return self._join(codes).clamp(*self._limits()).to(self._code_dtype())
 
     @property
     def is_valid(self) -> bool:
         """Whether all values lie on the grid: whole codes, within the range that the bit width allows."""
-        exact = self.value.detach().double() / self.scale.detach().double() + self.zero_point.detach().double()
-        codes = self._codes()
-        slack = _TOLERANCE.get(self.value.dtype, _TOLERANCE_FLOAT32) * (codes - self.zero_point).abs().clamp_min(1)
+        exact, codes = self._exact(), self._codes()
+        slack = _TOLERANCE.get(self.value.dtype, _TOLERANCE_FLOAT32) * (codes - self.zero_point).abs()
+        least = self.float_format.step(codes) if self.float_format else torch.ones_like(codes)
         low, high = self._limits()
-        return bool((((exact - codes).abs() <= slack) & (codes >= low) & (codes <= high)).all())
+        on_grid = (exact - codes).abs() <= torch.maximum(slack, _TOLERANCE_FLOAT32 * least)
+        # Of 32 bits, float32 rounds the last code up.
+        return bool((on_grid & (codes >= low) & (codes <= high + slack)).all())
 
     def detach(self) -> QuantTensor:
         """The same without gradients."""
@@ -89,11 +100,23 @@ class QuantTensor:
         }
         return attrs.evolve(self, **grid)
 
+    def _exact(self) -> Tensor:
+        """The values in codes, before rounding, laid out so that scales broadcast to them."""
+        value = self.value.detach().double()
+        laid_out = value if self.granularity is None else self.granularity.split(value)
+        return laid_out / self.scale.detach().double() + self.zero_point.detach().double()
+
+    def _join(self, codes: Tensor) -> Tensor:
+        """Codes in the shape of the values."""
+        return codes if self.granularity is None else self.granularity.join(codes, self.value.shape)
+
     def _codes(self) -> Tensor:
-        exact = self.value.detach().double() / self.scale.detach().double() + self.zero_point.detach().double()
-        return torch.round(exact)
+        exact = self._exact()
+        return torch.round(exact) if self.float_format is None else self.float_format.cast(exact)
 
     def _limits(self) -> tuple[float, float]:
+        if self.float_format is not None:
+            return self.float_format.min, self.float_format.max
         bits = int(self.bit_width)
         if bits == 1 and self.signed:
             return -1, 1

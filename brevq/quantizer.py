@@ -66,6 +66,9 @@ class Quantizer(nn.Module):
         self.signed = bool(recipe.signed) if "signed" in recipe else True
         self.needs_scale = "scale" in parameters(type(self.tensor_quant).forward)[0]
         self.calibrating = False
+        self.float_format = getattr(self.tensor_quant, "float_format", None)
+        # In a list: it is part of `tensor_quant`, and not of this module too.
+        self._granularity = [module for module in self.modules() if isinstance(module, Granularity)][:1]
         self._refuse_unsigned_weight()
         device = supplies.get("device")
         if device is not None and device != self.device:
@@ -85,7 +88,7 @@ class Quantizer(nn.Module):
     @property
     def granularity(self) -> Granularity | None:
         """Which values share a scale; None if no part of the recipe says so, which means all of them."""
-        return next((module for module in self.modules() if isinstance(module, Granularity)), None)
+        return self._granularity[0] if self._granularity else None
 
     @property
     def device(self) -> torch.device:
@@ -107,12 +110,15 @@ class Quantizer(nn.Module):
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
         wide = x if x.dtype == torch.float64 else x.float()
+        granularity = self.granularity
+        laid_out = wide if granularity is None else granularity.split(wide)
         try:
-            y, scale, zero_point, bit_width = self.tensor_quant(wide, *context)[:4]
+            y, scale, zero_point, bit_width = self.tensor_quant(laid_out, *context)[:4]
         except UncalibratedError as error:
             raise UncalibratedError(_UNCALIBRATED.format(where=describe(self))) from error
+        y = y if granularity is None else granularity.join(y, wide.shape)
         value = x if self.calibrating else y.to(x.dtype)
-        return QuantTensor(value, scale, zero_point, bit_width, self.signed)
+        return QuantTensor(value, scale, zero_point, bit_width, self.signed, self.float_format, granularity)
 
     def current(self) -> QuantTensor:
         """Zero, quantized as evaluation would do it now: what holds the scale, zero-point and bit width in force.

@@ -143,7 +143,9 @@ class BinaryWeightPerChannel(BinaryWeightPerTensor):
 class TernaryWeightPerTensor(WeightQuant):
     """Ternary weights, one scale for the tensor: minus the scale, zero or the scale, whichever is nearest.
 
-    The scale is the mean of all ``|w|`` above ``0.7 * mean |w|``.
+    The scale is the mean of all ``|w|`` above ``0.7 * mean |w|``. Weights that are zero get no gradient of their own,
+    so this fits networks that were trained in float; ``Int8WeightPerTensor.let(bit_width=2)``, which has three levels
+    too, trains better from the start.
 
     Source: Li et al., 2016, https://arxiv.org/abs/1605.04711, section 2, with nearest levels.
     """
@@ -160,7 +162,9 @@ class TernaryWeightPerTensor(WeightQuant):
 class TernaryWeightPerChannel(TernaryWeightPerTensor):
     """Ternary weights, one scale for each output channel: minus the scale, zero or the scale, whichever is nearest.
 
-    The scale of a channel is the mean of all ``|w_c|`` above ``0.7 * mean |w_c|``.
+    The scale of a channel is the mean of all ``|w_c|`` above ``0.7 * mean |w_c|``. Weights that are zero get no
+    gradient of their own, so this fits networks that were trained in float; ``Int8WeightPerChannel.let(bit_width=2)``,
+    which has three levels too, trains better from the start.
 
     Source: Li et al., 2016, https://arxiv.org/abs/1605.04711, section 2, with nearest levels.
     """

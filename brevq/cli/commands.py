@@ -28,7 +28,13 @@ def brevq() -> None:
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the split and the training."
 )
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Processor threads.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processor threads. On so small a network more than one make it no faster.",
+)
 def quickstart(out: Path, epochs: int, seed: int, threads: int) -> None:
     """Quantize a small network to 8, 4, 3, 2 bits, ternary and binary.
 

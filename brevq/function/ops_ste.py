@@ -59,7 +59,7 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.jit.unused
 def _apply_straight_through(x: Tensor, y: Tensor) -> Tensor:
-    result: Tensor = _StraightThrough.apply(x, y.detach()) if x.requires_grad else y  # type: ignore[no-untyped-call]  # torch's
+    result: Tensor = _StraightThrough.apply(x, y.detach()) if torch.is_grad_enabled() else y  # type: ignore[no-untyped-call]  # torch's
     return result
 
 

@@ -121,7 +121,7 @@ def signature(spec: Spec) -> str:
 
 
 def short(content: Any) -> str:
-    """`content` in a few words: a class by its name, anything else by at most 40 characters of its repr.
+    """`content` in a few words: classes and functions by name, anything else by at most 40 characters of its repr.
 
     Args:
         content: anything.
@@ -130,7 +130,8 @@ def short(content: Any) -> str:
         >>> short(int), short(4)
         ('int', '4')
     """
-    text = content.__name__ if isinstance(content, type) else repr(content)
+    named = isinstance(content, type) or inspect.isroutine(content)
+    text = content.__name__ if named else repr(content)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -153,18 +154,15 @@ def _read_parameters(function: Callable[..., Any]) -> tuple[_Names, _Names, _Nam
         return (), (), ()
     named = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p for p in named if p.default is p.empty]
-    optional = tuple(p.name for p in named if p.default is not p.empty)
+    optional = tuple(p.name for p in named if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY)
     nameless = tuple(p.name for p in required if p.kind is p.POSITIONAL_ONLY)
     return tuple(p.name for p in required), optional, nameless
 
 
 def _class(name: str, content: type) -> Spec:
-    return Spec("class", content, content.__name__, *parameters(content))
-
-
-def _is_positional(name: str, content: Any) -> bool:
-    """Whether a constructor takes an argument that has no name to inject it by, and no default."""
-    return isinstance(content, type) and bool(_parameters(content)[2])
+    required, optional, nameless = _parameters(content)
+    label = content.__name__
+    return Spec("class", content, label, required, optional, _POSITIONAL.format(label=label) if nameless else None)
 
 
 def _value(name: str, content: Any) -> Spec:
@@ -191,12 +189,19 @@ def _data(name: str, content: Any) -> Spec:
 def _wrong(text: str) -> Callable[[str, Any], Spec]:
     def spec(name: str, content: Any) -> Spec:
         kind = content if isinstance(content, type) else type(content)
-        label = repr(content) if text is _NO_COMPONENT else kind.__name__
+        label = short(content) if text is _NO_COMPONENT else kind.__name__
         # The names that it would take, once it is mended, are no mistakes of their own.
-        asks = parameters(content) if inspect.isfunction(content) else parameters(kind)
+        asks = parameters(_function_of(content) or kind)
         return Spec("data", content, label, (), (*asks[0], *asks[1]), text.format(name=name, label=label))
 
     return spec
+
+
+def _function_of(content: Any) -> Any:
+    """The function that a descriptor wraps, or that a plain one is; None for anything else."""
+    for name in ("fget", "func", "__func__"):
+        content = getattr(content, name, content)
+    return content if inspect.isfunction(content) else None
 
 
 def _is_recipe(name: str, content: Any) -> bool:
@@ -236,6 +241,5 @@ _KINDS: tuple[tuple[Callable[[str, Any], bool], Callable[[str, Any], Spec]], ...
     (lambda name, content: name.endswith("_class"), _data),
     (_is_recipe, _data),
     (lambda name, content: isinstance(content, type) and issubclass(content, enum.Enum), _wrong(_ENUM)),
-    (_is_positional, _wrong(_POSITIONAL)),
     (lambda name, content: isinstance(content, type), _class),
 )

@@ -40,7 +40,14 @@ class value(PackageValue):  # type: ignore[misc]  # noqa: N801  # untyped packag
         if not inspect.isfunction(function):
             raise ArgumentTypeError(f"`@value` decorates a function, not {function!r}")
         if inspect.isgeneratorfunction(function):
-            raise ArgumentTypeError(f"`@value` decorates a function that returns: `{function.__name__}` yields")
+            raise ArgumentTypeError(
+                f"`{function.__name__}` is a generator; `@value` decorates a function that returns its value"
+            )
+        kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+        if inspect.Parameter.POSITIONAL_ONLY in kinds:
+            raise ArgumentTypeError(
+                f"`{function.__name__}` takes an argument by position only, and a `@value` is given names"
+            )
         self.function = function
         super().__init__(function)
 

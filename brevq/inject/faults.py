@@ -44,12 +44,16 @@ class Missing:
         if self.asked_by is not None:
             lines += ["", draw((*self.path, (self.name, "?"))), "", f"{signature(self.asked_by)} asks for it."]
         else:
-            lines += ["It is the part that layers ask for: a core quantizer."]
+            lines += [
+                "It is the part that layers ask for: a core quantizer, such as brevq.core.quant.RescalingIntQuant."
+            ]
         if near:
             by = recipe.__declared__[near].by
             lines += [f"{label(by)} declares `{near}`, which nothing takes. Did you mean `{self.name}`?"]
         else:
-            lines += [f"Declare it: `{self.name} = ...` in {label(recipe)}, or {label(recipe)}.let({self.name}=...)."]
+            derived = ".let(" in recipe.__name__
+            here = "" if derived else f"`{self.name} = ...` in {label(recipe)}, or "
+            lines += [f"Declare it: {here}{label(recipe)}.let({self.name}=...)."]
         return Fault("\n".join(lines))
 
 
@@ -69,7 +73,8 @@ def label(recipe: type) -> str:
 def unused(name: str, by: type, names: Iterable[str]) -> Fault:
     """A name that is declared by the class `by` and that nothing takes; `names` are those that are taken."""
     hint = did_you_mean(name, names)
-    return Fault(f"Nothing takes `{name}`, which {label(by)} declares.{hint}", near=bool(hint))
+    out = hint or " Remove it, or declare a part that takes it."
+    return Fault(f"Nothing takes `{name}`, which {label(by)} declares.{out}", near=bool(hint))
 
 
 def cycle(path: Path, name: str, recipe: Any) -> Fault:
@@ -98,7 +103,7 @@ def none_component(path: Path, name: str, by: type, asked_by: Spec) -> Fault:
 def not_supplied(path: Path, name: str, what: str, recipe: type) -> Fault:
     """A name that a layer supplies, where there is no layer."""
     return Fault(
-        f"`{name}` ({what}) is supplied by the layer that the recipe is given to, and there is none.\n"
+        f"`{name}` ({what}) is supplied by the layer that a recipe is given to, and nothing supplies it here.\n"
         f"Give the recipe to a layer, or declare the name: {label(recipe)}.let({name}=...).\n\n"
         f"{draw((*path, (name, 'supplied by a layer')))}"
     )

@@ -31,7 +31,7 @@ _PYTHONS_OWN = frozenset(
     }
 )
 _ABOUT = ("__module__", "__qualname__", "__doc__")
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
 
 _DUNDER = """
 {recipe} declares `{name}`.

@@ -8,6 +8,7 @@ for what a layer supplies leaves the plan open, and the recipe is planned again 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,8 +22,8 @@ from brevq.inject.faults import Fault, Path
 
 #: Names that layers read from a recipe, whether or not a part asks for them.
 READ_BY_LAYERS = frozenset({"role", "signed"})
-# Plans for what layers supply that are kept for one recipe: one for each shape of layer.
-_PLANS_KEPT = 256
+# How much is kept for one recipe: a plan, and the names asked for, for each shape of layer.
+_KEPT = 512
 
 
 @attrs.define
@@ -65,6 +66,8 @@ class Plan:
         nodes: the parts by name, each after those that it needs.
         faults: what is wrong with the recipe's wiring.
         open: whether a `@value` waits for what a layer supplies, so that what it returns is not known.
+        lasts: whether the plan would come out the same again: nothing raised an error on the way.
+        taken: the names that some part asks for, here or in a recipe that this one inherits from.
     """
 
     def __init__(self, recipe: Any, root: str, owner: Mapping[str, Any]) -> None:
@@ -75,21 +78,11 @@ class Plan:
         self.nodes = walk.nodes
         self.open = walk.open
         self.missing = walk.missing
-        self._asked = walk.asked
+        self.lasts = walk.lasts
+        self.taken = frozenset({*READ_BY_LAYERS, root, *walk.asked, *_asked_by_bases(recipe, root, owner)})
         self.faults = [*self._gaps(), *walk.faults]
         if root == ROOT and not self.open:
             self.faults += self.unused()
-
-    @functools.cached_property
-    def taken(self) -> frozenset[str]:
-        """The names that some part asks for, here or in a recipe that this one inherits from."""
-        taken = {*READ_BY_LAYERS, self.root, *self._asked}
-        for name, content in self.recipe.__own__.items():
-            taken.update(analyse(name, content).asks)
-        for base in self.recipe.__bases__:
-            if "__declared__" in vars(base):
-                taken.update(plan_of(base, self.root).taken)
-        return frozenset(taken)
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
@@ -125,6 +118,7 @@ class Walk:
         faults: what else is wrong.
         asked: all names that something asks for.
         open: whether a `@value` waits for what a layer supplies.
+        lasts: whether another walk would find the same: nothing raised an error on the way.
     """
 
     def __init__(self, recipe: Any, owner: Mapping[str, Any]) -> None:
@@ -135,6 +129,7 @@ class Walk:
         self.faults: list[Fault] = []
         self.asked: set[str] = set()
         self.open = False
+        self.lasts = True
         self._broken: set[str] = set()
         self._tried: dict[str, Any] = {}
 
@@ -205,16 +200,26 @@ class Walk:
         try:
             arguments = {key: self._build(key) for key in node.arguments}
         except Exception:  # noqa: BLE001  # whoever builds the argument reports it
-            self.open = True
+            self.open, self.lasts = True, False
             return
         try:
             result = node.spec.content.function(**arguments)
         except Exception as error:  # noqa: BLE001  # whatever it raises is reported, with its path
+            self.lasts = False
             self._broken.add(node.name)
             self.faults.append(faults.raised(path, error, origins(node, self.nodes, arguments)))
             return
-        spec = analyse(node.name, result) if isinstance(result, type) else None
-        if spec is not None and spec.kind == "class":
+        if isinstance(result, type):
+            self._adopt(node, analyse(node.name, result), path, above)
+
+    def _adopt(self, node: Node, spec: Spec, path: Path, above: frozenset[str]) -> None:
+        """Build what a `@value` returned, a class, in its place."""
+        if spec.kind != "class":  # passed as it is
+            return
+        if spec.complaint:
+            self._broken.add(node.name)
+            self.faults.append(faults.wrong_kind(node.path, node.name, node.by, spec.complaint))
+        else:
             node.returns = spec
             node.returns_arguments = self._arguments(node, spec, (*path[:-1], (node.name, spec.label)), above)
 
@@ -244,22 +249,68 @@ def plan_of(recipe: Any, root: str = ROOT, owner: Mapping[str, Any] | None = Non
         True
     """
     plan = _kept(recipe, root, {})
-    return _kept(recipe, root, owner) if plan.open and owner else plan
+    if not plan.open or not owner:
+        return plan
+    return _kept(recipe, root, _wanted(recipe, owner))
+
+
+def _wanted(recipe: Any, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what is supplied, the names that the recipe declares as such: on nothing else a plan depends."""
+    declared = recipe.__declared__
+    return {key: owner[key] for key in owner if key in declared and isinstance(declared[key].content, supplied)}
 
 
 def _kept(recipe: Any, root: str, owner: Mapping[str, Any]) -> Plan:
-    key = (root, tuple(sorted(owner.items())))
-    plans = recipe.__plans__
-    try:
-        plan: Plan | None = plans.get(key)
-    except TypeError:  # something that can not be hashed is supplied
-        return Plan(recipe, root, owner)
+    """A plan that was made before for the same things supplied, or a new one, which is kept if it lasts."""
+    key = ("plan", root, _key(owner))
+    plan: Plan | None = _find(recipe, key)
     if plan is None:
         plan = Plan(recipe, root, owner)
-        # An error that was raised holds what its callers had; it is raised again rather than kept.
-        if len(plans) < _PLANS_KEPT and all(fault.cause is None for fault in plan.faults):
-            plans[key] = plan
+        _keep(recipe, key, plan, plan.lasts)
     return plan
+
+
+def _find(recipe: Any, key: tuple[Any, ...]) -> Any:
+    """What is kept for a recipe under a key; None if nothing is, or if the key holds what can not be hashed."""
+    try:
+        return recipe.__plans__.get(key)
+    except TypeError:
+        return None
+
+
+def _keep(recipe: Any, key: tuple[Any, ...], content: Any, lasts: bool) -> None:
+    """Keep something for a recipe under a key, if it lasts, there is room, and the key can be hashed."""
+    if lasts and len(recipe.__plans__) < _KEPT:
+        with contextlib.suppress(TypeError):
+            recipe.__plans__[key] = content
+
+
+def _key(owner: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is supplied, as a key that tells 1 from True, and 0.0 from -0.0."""
+    return tuple((name, type(owner[name]), repr(owner[name]), owner[name]) for name in sorted(owner))
+
+
+def _asked_by_bases(recipe: Any, root: str, owner: Mapping[str, Any]) -> set[str]:
+    """The names that parts ask for in the recipes that this one inherits from, overridden parts among them."""
+    asked: set[str] = set()
+    for base in recipe.__mro__:
+        for name, content in vars(base).get("__own__", {}).items():
+            asked.update(analyse(name, content).asks)
+        if base is not recipe and "__own__" in vars(base):
+            asked.update(_asked(base, root, _wanted(base, owner)))
+    return asked
+
+
+def _asked(recipe: Any, root: str, owner: Mapping[str, Any]) -> frozenset[str]:
+    """The names that the parts of a recipe ask for; found once for the same things supplied."""
+    key = ("asked", root, _key(owner))
+    asked: frozenset[str] | None = _find(recipe, key)
+    if asked is None:
+        walk = Walk(recipe, owner)
+        walk.visit(root, (), None)
+        asked = frozenset(walk.asked)
+        _keep(recipe, key, asked, walk.lasts)
+    return asked
 
 
 def make(node: Node, built: Mapping[str, Any], owner: Mapping[str, Any]) -> Any:

@@ -43,8 +43,8 @@ def build(recipe: Any, owner: Mapping[str, Any] | None = None, root: str = ROOT)
     builder = _Builder(plan, owner or {})
     for node in plan.nodes.values():
         builder.add(node)
-    if builder.faults:
-        raise _error(recipe, builder.faults)
+    if builder.faults or builder.lacking:
+        raise _error(recipe, builder.faults + builder.lacking)
     return builder.built[root]
 
 
@@ -71,10 +71,23 @@ def check(recipe: Any) -> None:
         ...
         brevq.errors.RecipeError: Can not build Recipe.
         <BLANKLINE>
-        Nothing takes `bitwidth`, which Recipe declares.
+        Nothing takes `bitwidth`, which Recipe declares. Remove it, or declare a part that takes it.
     """
     check_recipe("recipe", recipe)
-    found = _all_faults(plan_of(recipe), {})
+    check_for(recipe, {})
+
+
+def check_for(recipe: Any, owner: Mapping[str, Any]) -> None:
+    """Find all faults of `recipe` that show with what a layer supplies.
+
+    Args:
+        recipe: a recipe class.
+        owner: what a layer supplies, by name; what it lacks is no fault here.
+
+    Raises:
+        RecipeError: the recipe has faults; all of them are listed.
+    """
+    found = _all_faults(plan_of(recipe, ROOT, owner), owner)
     if found:
         raise _error(recipe, found)
 
@@ -99,20 +112,21 @@ def read(recipe: Any, name: str) -> Any:
 
 
 class _Builder:
-    """The parts of one build, and what went wrong with them."""
+    """The parts of one build, what went wrong with them, and what no layer supplied to them."""
 
     def __init__(self, plan: Plan, owner: Mapping[str, Any]) -> None:
         self.plan = plan
         self.owner = owner
         self.built: dict[str, Any] = {}
         self.faults: list[Fault] = []
+        self.lacking: list[Fault] = []
 
     def add(self, node: Node) -> None:
         """Build one part; a part whose needs could not be built is left out, its fault being theirs."""
         if not all(name in self.built for name in node.below):
             return
         if node.spec.kind == "supplied" and node.name not in self.owner:
-            self.faults.append(faults.not_supplied(node.path, node.name, node.spec.label, self.plan.recipe))
+            self.lacking.append(faults.not_supplied(node.path, node.name, node.spec.label, self.plan.recipe))
             return
         try:
             self.built[node.name] = make(node, self.built, self.owner)
@@ -122,11 +136,10 @@ class _Builder:
 
 
 def _all_faults(plan: Plan, owner: Mapping[str, Any]) -> list[Fault]:
-    """The faults of the wiring, and those of the constructors that do not wait for a layer."""
+    """The faults of the wiring, and those of the constructors that have all that they need."""
     builder = _Builder(plan, owner)
     for node in plan.nodes.values():
-        if not node.waits:
-            builder.add(node)
+        builder.add(node)
     found = plan.faults + builder.faults
     if found and plan.open and plan.root == ROOT:
         # What a `@value` returns is not known, and may take the name; a near miss is worth telling all the same.

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 
 from brevq.errors import ArgumentTypeError
-from brevq.inject.analyse import ROOT
+from brevq.inject.analyse import ROOT, short
 from brevq.inject.faults import label
 from brevq.inject.pages import check_recipe, escape
 from brevq.inject.plan import Node, Plan, plan_of
-from brevq.inject.resolve import check
+from brevq.inject.resolve import check_for
 
 
 @attrs.frozen
@@ -88,8 +88,8 @@ def explain(recipe: Any, owner: Any = None) -> Wiring:
         └─ signed = True     default of Grid
     """
     check_recipe("recipe", recipe)
-    check(recipe)
     supplies = _supplies(recipe, owner)
+    check_for(recipe, supplies)
     tree = _Tree(plan_of(recipe, ROOT, supplies), supplies, type(owner).__name__)
     return Wiring(recipe.__name__, tuple(tree.lines(ROOT)), _footer(supplies, owner))
 
@@ -163,4 +163,4 @@ def _defaults(node: Node) -> Iterator[tuple[str, str]]:
         return
     found = inspect.signature(spec.content).parameters
     for key in spec.optional:
-        yield key, repr(found[key].default)
+        yield key, short(found[key].default)

@@ -12,7 +12,7 @@ from rich.table import Table
 from brevq.cli.quickstart.results import Results, Row
 
 _ROUNDED, _TRAINED, _FLOAT, _GRID = "#d9663d", "#1f6f8b", "#444444", "#e6e6e6"
-_LEGIBLE = 0.015  # two labels nearer than this would overlap
+_LEGIBLE = 0.015  # a label nearer than this to the other dot would touch it
 
 
 def table(results: Results) -> Table:
@@ -55,7 +55,7 @@ def picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     _draw_float(axes, results)
-    _draw_rows(axes, results.rows)
+    _draw_rows(axes, results)
     _dress(axes, results.rows)
     figure.savefig(path)
 
@@ -72,23 +72,21 @@ def _draw_float(axes: Any, results: Results) -> None:
     axes.axhline(level, color=_FLOAT, linestyle=(0, (5, 3)), linewidth=1.2, label=label)
 
 
-def _draw_rows(axes: Any, rows: tuple[Row, ...]) -> None:
-    places = range(len(rows))
+def _draw_rows(axes: Any, results: Results) -> None:
+    rows, places = results.rows, range(len(results.rows))
     rounded, trained = [row.rounded for row in rows], [row.trained for row in rows]
     axes.vlines(places, rounded, trained, color=_TRAINED, alpha=0.35, linewidth=2.5, zorder=2)
-    axes.scatter(
-        places, rounded, s=75, color="white", edgecolor=_ROUNDED, linewidth=2, zorder=3, label="rounded, not trained"
-    )
+    axes.scatter(places, rounded, s=75, color="white", edgecolor=_ROUNDED, linewidth=2, zorder=3, label="rounded only")
     axes.scatter(places, trained, s=75, color=_TRAINED, zorder=4, label="after a short training")
+    top = max(*trained, results.baseline.rounded + 2 * results.standard_error)
     for place, row in zip(places, rows, strict=True):
-        _label(axes, row.trained, place, (0, 9), ha="center")
+        _label(axes, row.trained, (place, top), (0, 7), ha="center", color=_TRAINED)
         if row.trained - row.rounded > _LEGIBLE:
-            _label(axes, row.rounded, place, (10, 0), va="center")
+            _label(axes, row.rounded, (place, row.rounded), (10, 0), va="center", color=_ROUNDED)
 
 
-def _label(axes: Any, accuracy: float, place: int, offset: tuple[int, int], **alignment: str) -> None:
-    text = f"{accuracy:.1%}"
-    axes.annotate(text, (place, accuracy), offset, textcoords="offset points", size=9, **alignment)
+def _label(axes: Any, accuracy: float, place: tuple[float, float], offset: tuple[int, int], **style: str) -> None:
+    axes.annotate(f"{accuracy:.1%}", place, offset, textcoords="offset points", size=9, **style)
 
 
 def _dress(axes: Any, rows: tuple[Row, ...]) -> None:

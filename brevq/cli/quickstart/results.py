@@ -45,7 +45,7 @@ class Settings:
 
     epochs: int = 6
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
 
 
 @attrs.frozen

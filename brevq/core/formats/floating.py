@@ -138,12 +138,28 @@ class FloatFormat:
     def cast(self, x: Tensor) -> Tensor:
         """The nearest numbers to `x`, of any shape and floating dtype, in the dtype of `x`."""
         wide = x.double()
-        _, exponent = torch.frexp(wide)
-        step = torch.ldexp(torch.ones_like(wide), exponent.clamp_min(self.min_exponent + 1) - 1 - self.mantissa_bits)
-        rounded = torch.round(wide / step) * step
-        rounded = torch.where(torch.isfinite(wide), rounded, wide)
-        beyond = torch.where(rounded.abs() > self.max, self._overflow(rounded), rounded)
-        return self._signed(beyond).to(x.dtype)
+        step = self.step(wide)
+        return self.settle(torch.round(wide / step) * step).to(x.dtype)
+
+    def step(self, x: Tensor) -> Tensor:
+        """The distance between the numbers of the format around `x`, were its exponents without an upper end.
+
+        Args:
+            x: tensor of any shape, float32 or float64.
+        """
+        _, exponent = torch.frexp(torch.where(torch.isfinite(x), x, 1.0))
+        return torch.ldexp(torch.ones_like(x), exponent.clamp_min(self.min_exponent + 1) - 1 - self.mantissa_bits)
+
+    def settle(self, rounded: Tensor) -> Tensor:
+        """What becomes of numbers with the format's mantissa: the corner cases of range, sign and zero.
+
+        Args:
+            rounded: multiples of `step`, infinities and NaN, of any shape.
+        """
+        within = torch.where(rounded.abs() > self.max, self._overflow(rounded), rounded)
+        if not self.signed:
+            return torch.where(torch.isnan(within), within, within.clamp_min(self.min) + 0.0)
+        return within if self.has_negative_zero else within + 0.0
 
     def encode(self, x: Tensor) -> Tensor:
         """The bit patterns of the nearest numbers to `x`, as int64: sign, exponent, mantissa from the top.
@@ -191,12 +207,6 @@ class FloatFormat:
         if self.saturating:
             return torch.sign(x) * self.max
         return torch.sign(x) * math.inf if self.has_inf else torch.full_like(x, math.nan)
-
-    def _signed(self, x: Tensor) -> Tensor:
-        """`x` without the numbers on the wrong side of zero, or the zeros, that the format lacks."""
-        if not self.signed:
-            return torch.where(torch.isnan(x), x, x.clamp_min(self.min) + 0.0)
-        return x if self.has_negative_zero else x + 0.0
 
     def _nan_code(self) -> int:
         """The code of NaN: the one with the highest mantissa bit for IEEE, the positive last one, or minus zero's."""

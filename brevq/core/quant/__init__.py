@@ -2,6 +2,7 @@
 
 from brevq.core.quant.binary import BinaryQuant, ClampedBinaryQuant
 from brevq.core.quant.delay import DelayWrapper
+from brevq.core.quant.float import FloatQuant
 from brevq.core.quant.int import (
     DecoupledRescalingIntQuant,
     DecoupledRescalingIntQuantWithInput,
@@ -20,6 +21,7 @@ __all__ = [
     "DecoupledRescalingIntQuant",
     "DecoupledRescalingIntQuantWithInput",
     "DelayWrapper",
+    "FloatQuant",
     "IntQuant",
     "PrescaledRestrictIntQuant",
     "PrescaledRestrictIntQuantWithInputBitWidth",

@@ -11,14 +11,14 @@ from brevq.function.ops_ste import ternary_sign_ste
 
 
 class TernaryQuant(Module):
-    """Ternary quantization of a tensor: the signed scale where ``|x| >= threshold * scale``, zero elsewhere.
+    """Ternary quantization of a tensor: the signed scale where ``|x| > threshold * scale``, zero elsewhere.
 
-    ``y = (|x| >= threshold * scale) * ternary_sign_ste(x) * scale``. The gradient passes straight through the sign
+    ``y = (|x| > threshold * scale) * ternary_sign_ste(x) * scale``. The gradient passes straight through the sign
     and is zero where `y` is.
 
     Args:
         scaling_impl: returns the scale of a tensor.
-        threshold: the fraction of the scale, from 0 to 1, below which values become zero; 0.5 rounds to nearest.
+        threshold: the fraction of the scale, from 0 to 1, up to which values become zero; 0.5 rounds to nearest.
         quant_delay_steps: number of training steps to delay quantization for. Default: None, which means 0.
 
     Raises:
@@ -54,7 +54,7 @@ class TernaryQuant(Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width."""
         scale = self.scaling_impl(x)
-        mask = (x.abs() >= self.threshold * scale) | torch.isnan(x)
+        mask = (x.abs() > self.threshold * scale) | torch.isnan(x)
         y = mask * ternary_sign_ste(x) * scale
         y = self.delay_wrapper(x, y)
         return y, scale, self.zero_point, self.bit_width

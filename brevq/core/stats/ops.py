@@ -137,7 +137,7 @@ class AbsPercentile(Module):
     def __init__(self, granularity_impl: Granularity | None = None, high_percentile_q: float = 99.999) -> None:
         super().__init__()
         self.granularity_impl = granularity_impl or PerTensor()
-        self.high_percentile_q = between("high_percentile_q", high_percentile_q, 0, 100)
+        self.high_percentile_q = _percent("high_percentile_q", high_percentile_q)
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
@@ -260,6 +260,11 @@ class NegativePercentileOrZero(Module):
         """The statistic of `x`, in the shape of the scale."""
         lowest = _percentile(self.granularity_impl(x), self.low_percentile_q)
         return self.granularity_impl.to_scale(torch.clamp_max(lowest, 0.0))
+
+
+def _percent(name: str, value: float) -> float:
+    """A percentage above 0."""
+    return between(name, positive(name, value), 0, 100)
 
 
 def _percentile(rows: Tensor, q: float) -> Tensor:

@@ -1,0 +1,73 @@
+"""Rules for constructor arguments: what passes, and the full text of each refusal."""
+
+import math
+
+import pytest
+
+from brevq.core.checks import between, count, positive, whole_bits
+from brevq.errors import ArgumentError, ArgumentTypeError
+
+PASSES = [
+    (whole_bits, ("bit_width", 4), 4),
+    (whole_bits, ("bit_width", 4.0), 4),
+    (whole_bits, ("bit_width", 1), 1),
+    (whole_bits, ("bit_width", 32, True), 32),
+    (whole_bits, ("bit_width", 2, True), 2),
+    (positive, ("sigma", 1), 1.0),
+    (positive, ("sigma", 5e-324), 5e-324),
+    (between, ("momentum", 0, 0, 1), 0.0),
+    (between, ("momentum", 1, 0, 1), 1.0),
+    (count, ("steps", 0), 0),
+    (count, ("steps", 300), 300),
+]
+BITS = "must be a whole number of bits from 1 to 32"
+SIGNED_BITS = "must be a whole number of signed bits from 2 to 32"
+POSITIVE = "must be a finite number above 0"
+BETWEEN = "must be a number from 0 to 0.5"
+COUNT = "must be a whole number of steps, 0 or more"
+REFUSALS = [
+    (whole_bits, ("b", 0), ArgumentError, f"`b` (=0) {BITS}"),
+    (whole_bits, ("b", -1), ArgumentError, f"`b` (=-1) {BITS}"),
+    (whole_bits, ("b", 33), ArgumentError, f"`b` (=33) {BITS}"),
+    (whole_bits, ("b", 4.5), ArgumentError, f"`b` (=4.5) {BITS}"),
+    (whole_bits, ("b", math.inf), ArgumentError, f"`b` (=inf) {BITS}"),
+    (whole_bits, ("b", math.nan), ArgumentError, f"`b` (=nan) {BITS}"),
+    (whole_bits, ("b", 1, True), ArgumentError, f"`b` (=1) {SIGNED_BITS}"),
+    (whole_bits, ("b", "4"), ArgumentTypeError, f"`b` (='4') {BITS}, not str"),
+    (whole_bits, ("b", True), ArgumentTypeError, f"`b` (=True) {BITS}, not bool"),
+    (whole_bits, ("b", None, True), ArgumentTypeError, f"`b` (=None) {SIGNED_BITS}, not NoneType"),
+    (positive, ("s", 0), ArgumentError, f"`s` (=0) {POSITIVE}"),
+    (positive, ("s", -0.5), ArgumentError, f"`s` (=-0.5) {POSITIVE}"),
+    (positive, ("s", math.inf), ArgumentError, f"`s` (=inf) {POSITIVE}"),
+    (positive, ("s", math.nan), ArgumentError, f"`s` (=nan) {POSITIVE}"),
+    (positive, ("s", "1"), ArgumentTypeError, f"`s` (='1') {POSITIVE}, not str"),
+    (positive, ("s", True), ArgumentTypeError, f"`s` (=True) {POSITIVE}, not bool"),
+    (between, ("m", -0.1, 0, 0.5), ArgumentError, f"`m` (=-0.1) {BETWEEN}"),
+    (between, ("m", 0.6, 0, 0.5), ArgumentError, f"`m` (=0.6) {BETWEEN}"),
+    (between, ("m", math.nan, 0, 0.5), ArgumentError, f"`m` (=nan) {BETWEEN}"),
+    (between, ("m", None, 0, 0.5), ArgumentTypeError, f"`m` (=None) {BETWEEN}, not NoneType"),
+    (count, ("n", -1), ArgumentError, f"`n` (=-1) {COUNT}"),
+    (count, ("n", 1.0), ArgumentTypeError, f"`n` (=1.0) {COUNT}, not float"),
+    (count, ("n", True), ArgumentTypeError, f"`n` (=True) {COUNT}, not bool"),
+]
+
+
+@pytest.mark.parametrize(("check", "arguments", "expected"), PASSES)
+def test_what_passes_is_converted(check, arguments, expected):
+    """A good value comes back in the one type that the rule names."""
+    actual = check(*arguments)
+    assert (expected, type(expected)) == (actual, type(actual))
+
+
+@pytest.mark.parametrize(("check", "arguments", "kind", "message"), REFUSALS)
+def test_what_is_refused_hears_the_rule(check, arguments, kind, message):
+    """A bad value is refused with its name, itself and the rule."""
+    with pytest.raises(kind) as error:
+        check(*arguments)
+    assert message == str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "builtin"), [(ArgumentError, ValueError), (ArgumentTypeError, TypeError)])
+def test_errors_are_builtin_ones_too(kind, builtin):
+    """Whoever catches the built-in error catches ours."""
+    assert issubclass(kind, builtin)

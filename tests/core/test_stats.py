@@ -1,0 +1,209 @@
+"""Statistics, each against loops over rows in NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from brevq.core.function_wrapper import PerChannel, PerTensor
+from brevq.core.stats import (
+    AbsAve,
+    AbsAveAboveThreshold,
+    AbsMax,
+    AbsMinMax,
+    AbsPercentile,
+    MeanSigmaStd,
+    NegativeMinOrZero,
+    NegativePercentileOrZero,
+    PercentileInterval,
+)
+from brevq.errors import ArgumentError
+
+
+def _kth(row, q):
+    """The k-th smallest, ``k = floor(q / 100 * n + 1/2)``, at least the first."""
+    k = max(1, math.floor(q / 100 * len(row) + 0.5))
+    return sorted(row)[k - 1]
+
+
+def _above(row):
+    magnitude = [abs(v) for v in row]
+    chosen = [v for v in magnitude if v > 0.7 * (sum(magnitude) / len(magnitude))]
+    return sum(chosen) / len(chosen) if chosen else 0.0
+
+
+def _mean_sigma(row, sigma):
+    magnitude = [abs(v) for v in row]
+    mean = sum(magnitude) / len(magnitude)
+    variance = sum((v - mean) ** 2 for v in magnitude) / max(1, len(magnitude) - 1)
+    return mean + sigma * math.sqrt(variance + 1e-8)
+
+
+# Constructor, given a granularity, and the statistic of one row.
+CASES = {
+    "AbsMax": (AbsMax, lambda row: max(abs(v) for v in row)),
+    "AbsMinMax": (AbsMinMax, lambda row: max(0.0, *row) - min(0.0, *row)),
+    "AbsAve": (AbsAve, lambda row: sum(abs(v) for v in row) / len(row)),
+    "AbsAveAboveThreshold": (AbsAveAboveThreshold, _above),
+    "AbsPercentile": (AbsPercentile, lambda row: _kth([abs(v) for v in row], 99.999)),
+    "AbsPercentile 90": (lambda g=None: AbsPercentile(g, 90.0), lambda row: _kth([abs(v) for v in row], 90.0)),
+    "AbsPercentile 1": (lambda g=None: AbsPercentile(g, 1.0), lambda row: _kth([abs(v) for v in row], 1.0)),
+    "PercentileInterval": (PercentileInterval, lambda row: max(0.0, *row) - min(0.0, *row)),
+    "PercentileInterval 10 90": (
+        lambda g=None: PercentileInterval(g, 10.0, 90.0),
+        lambda row: max(0.0, _kth(row, 90.0)) - min(0.0, _kth(row, 10.0)),
+    ),
+    "MeanSigmaStd": (MeanSigmaStd, lambda row: _mean_sigma(row, 3.0)),
+    "MeanSigmaStd 1": (lambda g=None: MeanSigmaStd(g, 1.0), lambda row: _mean_sigma(row, 1.0)),
+    "NegativeMinOrZero": (NegativeMinOrZero, lambda row: min(0.0, *row)),
+    "NegativePercentileOrZero": (NegativePercentileOrZero, lambda row: min(0.0, *row)),
+    "NegativePercentileOrZero 20": (
+        lambda g=None: NegativePercentileOrZero(g, 20.0),
+        lambda row: min(0.0, _kth(row, 20.0)),
+    ),
+}
+# These pick values, or add two: one rounding at most, the same in NumPy. The others sum.
+EXACT = {name for name in CASES if not name.startswith(("AbsAve", "MeanSigma"))}
+
+SHAPE = (4, 3, 5)
+GRANULARITIES = {"tensor": PerTensor, **{f"axis {a}": lambda a=a: PerChannel(SHAPE, a) for a in (0, 1, 2, -1)}}
+SPREADS = {  # where the values lie: both sides of zero, one, or the other
+    "both": lambda x: x,
+    "positive": lambda x: np.abs(x) + 0.1,
+    "negative": lambda x: -np.abs(x) - 0.1,
+}
+
+
+def _values(dtype):
+    return np.random.default_rng(1).normal(size=SHAPE).astype(dtype)
+
+
+def _rows(x, granularity):
+    """The values of each scale: by index along the axis, or all."""
+    if granularity == "tensor":
+        return [x.reshape(-1)]
+    axis = int(granularity.split()[1])
+    return [np.take(x, index, axis).reshape(-1) for index in range(x.shape[axis])]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("case", CASES)
+def test_values(case, granularity, spread, dtype):
+    """A statistic is that of the values of each scale, in the shape of the scale and the dtype of the values."""
+    create, reference = CASES[case]
+    x = SPREADS[spread](_values(dtype)).astype(dtype)
+    layout = GRANULARITIES[granularity]()
+    actual = create(layout)(torch.tensor(x))
+    expected = np.array([reference(list(row)) for row in _rows(x, granularity)], dtype=dtype)
+    # Sums of n values, in another order, differ by n units in the last place at most; two of them and a root here.
+    tolerance = 0 if case in EXACT else 4 * x.size * float(np.finfo(dtype).eps)
+    assert (pytest.approx(expected, rel=tolerance, abs=0), x.dtype, layout.scale_shape) == (
+        actual.reshape(-1).numpy(),
+        actual.numpy().dtype,
+        tuple(actual.shape),
+    )
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("case", CASES)
+def test_gradients(case, granularity, spread):
+    """The gradient is the slope of the reference, measured by finite differences where it is smooth."""
+    create, reference = CASES[case]
+    x = SPREADS[spread](_values(np.float64))
+    leaf = torch.tensor(x, requires_grad=True)
+    result = create(GRANULARITIES[granularity]())(leaf)
+    if result.requires_grad:
+        result.sum().backward()
+    actual = np.zeros_like(x) if leaf.grad is None else leaf.grad.numpy()
+    expected = np.zeros_like(x)
+    step = 1e-6
+    for index in np.ndindex(*SHAPE):
+        high, low = x.copy(), x.copy()
+        high[index] += step
+        low[index] -= step
+        total = [sum(reference(list(row)) for row in _rows(side, granularity)) for side in (high, low)]
+        expected[index] = (total[0] - total[1]) / (2 * step)
+    # A central difference is off by rounding / step, 1e-15 / 1e-6, and by step squared.
+    assert pytest.approx(expected, abs=1e-7) == actual
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "axis 1"])
+@pytest.mark.parametrize("case", CASES)
+def test_travels(case, granularity, travel, outcome):
+    """A copy, by whatever way, gives equal values and gradients."""
+    x = torch.tensor(_values(np.float32))
+
+    def create():
+        return CASES[case][0](GRANULARITIES[granularity]())
+
+    module = create()
+    assert outcome(module, x) == outcome(travel(create, module), x)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_default_is_the_whole_tensor(case):
+    """Without a granularity all values are reduced together."""
+    x = torch.tensor(_values(np.float32))
+    assert CASES[case][0](PerTensor())(x).tolist() == CASES[case][0]()(x).tolist()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_zeros_have_a_finite_statistic_and_gradient(case):
+    """An all-zero tensor gives a number and gradients, never NaN."""
+    x = torch.zeros(3, 4, requires_grad=True)
+    result = CASES[case][0]()(x)
+    if result.requires_grad:
+        result.backward()
+    numbers = [result.item(), *([] if x.grad is None else x.grad.flatten().tolist())]
+    assert [] == [number for number in numbers if not math.isfinite(number)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_value_has_a_finite_statistic(case):
+    """A single value is enough for any statistic."""
+    # -2 is the largest and the smallest, alone, and has no deviation but the one that keeps roots finite: 3e-4 at most.
+    expected = {"MeanSigmaStd": 2 + 3e-4, "MeanSigmaStd 1": 2 + 1e-4}.get(case, -2.0 if "Negative" in case else 2.0)
+    assert pytest.approx(expected, rel=2**-22) == CASES[case][0]()(torch.tensor([-2.0])).item()  # two float32 roundings
+
+
+@pytest.mark.parametrize("case", ["AbsMax", "AbsMinMax", "AbsAve", "AbsAveAboveThreshold", "MeanSigmaStd"])
+def test_nan_stays_visible(case):
+    """One NaN makes the statistic NaN."""
+    assert "nan" == str(CASES[case][0]()(torch.tensor([1.0, math.nan, -2.0])).item())
+
+
+def test_a_constant_tensor_has_values_above_the_threshold():
+    """The ternary statistic of equal magnitudes is their magnitude."""
+    assert 0.5 == AbsAveAboveThreshold()(torch.tensor([0.5, -0.5, 0.5])).item()
+
+
+REFUSALS = [
+    (lambda: AbsPercentile(high_percentile_q=100.1), "`high_percentile_q` (=100.1) must be a number from 0 to 100"),
+    (lambda: AbsPercentile(high_percentile_q=-1), "`high_percentile_q` (=-1) must be a finite number above 0"),
+    (
+        lambda: PercentileInterval(low_percentile_q=60.0, high_percentile_q=40.0),
+        "`low_percentile_q` (=60.0) must be a number from 0 to 40",
+    ),
+    (
+        lambda: NegativePercentileOrZero(low_percentile_q=101),
+        "`low_percentile_q` (=101) must be a number from 0 to 100",
+    ),
+    (lambda: MeanSigmaStd(sigma=0), "`sigma` (=0) must be a finite number above 0"),
+    (lambda: AbsAveAboveThreshold(ternary_fraction=1.0), "`ternary_fraction` (=1.0) must be a number from 0 to 0.999"),
+    (
+        lambda: AbsAveAboveThreshold(ternary_fraction=-0.1),
+        "`ternary_fraction` (=-0.1) must be a number from 0 to 0.999",
+    ),
+]
+
+
+@pytest.mark.parametrize(("create", "message"), REFUSALS)
+def test_arguments_out_of_range_are_refused(create, message):
+    """A percentile, fraction or number of deviations out of range is refused with its rule."""
+    with pytest.raises(ArgumentError) as error:
+        create()
+    assert message == str(error.value)
