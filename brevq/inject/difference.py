@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from brevq.inject.faults import label
 from brevq.inject.pages import check_recipe, escape
+from brevq.inject.plan import plan_of
 
 
 @attrs.frozen
@@ -62,6 +63,8 @@ class Diff:
 def diff(left: Any, right: Any) -> Diff:
     """The names in which two recipes differ, each with its content and declaring class on both sides.
 
+    A `@value` that returns a class counts as that class, where it can be computed without a layer.
+
     Args:
         left: a recipe class.
         right: another.
@@ -84,13 +87,22 @@ def diff(left: Any, right: Any) -> Diff:
     """
     check_recipe("left", left)
     check_recipe("right", right)
-    ours, theirs = left.__declared__, right.__declared__
+    ours, theirs = _contents(left), _contents(right)
     rows = []
     for name in sorted({*ours, *theirs}):
-        if name in ours and name in theirs and _same(ours[name].content, theirs[name].content):
+        if name in ours and name in theirs and _same(ours[name][0], theirs[name][0]):
             continue
-        rows.append(Difference(name, *_side(name, ours), *_side(name, theirs)))
+        rows.append(Difference(name, *_side(ours.get(name)), *_side(theirs.get(name))))
     return Diff(left.__name__, right.__name__, tuple(rows))
+
+
+def _contents(recipe: Any) -> dict[str, tuple[Any, str]]:
+    """What a recipe has under each name, and where from: of a `@value` that returns a class, that class."""
+    found = {name: (declared.content, label(declared.by)) for name, declared in recipe.__declared__.items()}
+    for name, node in plan_of(recipe).nodes.items():
+        if node.returns is not None:
+            found[name] = (node.returns.content, f"{label(node.by)}, @value")
+    return found
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -102,11 +114,11 @@ def _same(left: Any, right: Any) -> bool:
         return False
 
 
-def _side(name: str, declared: Mapping[str, Any]) -> tuple[str, str]:
-    if name not in declared:
+def _side(found: tuple[Any, str] | None) -> tuple[str, str]:
+    if found is None:
         return "-", ""
-    content = declared[name].content
-    return content.__name__ if isinstance(content, type) else repr(content), label(declared[name].by)
+    content, by = found
+    return content.__name__ if isinstance(content, type) else repr(content), by
 
 
 def _by(content: str, by: str) -> str:

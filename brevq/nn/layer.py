@@ -48,6 +48,10 @@ class QuantLayer(nn.Module):
 
     weight: Any
     bias: Any
+    weight_quant: Quantizer | None
+    bias_quant: Quantizer | None
+    input_quant: Quantizer | None
+    output_quant: Quantizer | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the twin's arguments and the quantizers' in the signature, for `help` and editors."""
@@ -84,11 +88,6 @@ class QuantLayer(nn.Module):
             setattr(self, argument, quantizer)
         if self.weight_quant is not None:
             self.weight_quant.share(self.weight)
-
-    weight_quant: Quantizer | None
-    bias_quant: Quantizer | None
-    input_quant: Quantizer | None
-    output_quant: Quantizer | None
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What the twin computes; the only thing that a subclass adds.

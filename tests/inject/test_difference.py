@@ -17,6 +17,11 @@ class OtherGrid:
     pass
 
 
+class Holder:
+    def __init__(self, content):
+        self.content = content
+
+
 class Int8(Injector):
     tensor_quant = Grid
     bit_width = 8
@@ -196,3 +201,24 @@ def test_html_is_escaped():
 def test_html_of_nothing():
     """Without a difference the HTML is the sentence."""
     assert "Int8 and Int8 declare the same." == diff(Int8, Int8)._repr_html_()
+
+
+def test_value_that_returns_another_class():
+    """A `@value` that both recipes share counts as the class that it returns for each."""
+
+    class Small:
+        pass
+
+    class Large:
+        pass
+
+    class Choosing(Injector):
+        tensor_quant = Holder
+        bits = 4
+
+        @value
+        def content(bits):
+            return Small if bits < 8 else Large
+
+    rows = [(row.name, row.left, row.left_by, row.right) for row in diff(Choosing, Choosing.let(bits=9))]
+    assert [("bits", "4", "Choosing", "9"), ("content", "Small", "Choosing, @value", "Large")] == rows
