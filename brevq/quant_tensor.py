@@ -94,6 +94,18 @@ class QuantTensor:
         value = self.value.to(*args, **kwargs)
         return attrs.evolve(self._map(lambda part: part.to(value.device)), value=value)
 
+    def cpu(self) -> QuantTensor:
+        """The same on the CPU."""
+        return self._map(torch.Tensor.cpu)
+
+    def clone(self) -> QuantTensor:
+        """A copy, with gradients."""
+        return self._map(torch.Tensor.clone)
+
+    def contiguous(self) -> QuantTensor:
+        """The same with its value in contiguous memory."""
+        return attrs.evolve(self, value=self.value.contiguous())
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> QuantTensor:
         grid: dict[str, Any] = {
             name: function(getattr(self, name)) for name in ("value", "scale", "zero_point", "bit_width")
@@ -145,6 +157,8 @@ class QuantTensor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "value":
             raise AttributeError(name)
+        if not hasattr(self.value, name):
+            raise AttributeError(f"neither QuantTensor nor its value has an attribute {name!r}")
         return getattr(self.value, name)
 
     def __repr__(self) -> str:
@@ -184,6 +198,36 @@ class QuantTensor:
 
     def __pow__(self, other: Any) -> Tensor:
         return torch.pow(self.value, plain(other))
+
+    def __mod__(self, other: Any) -> Tensor:
+        return torch.remainder(self.value, plain(other))
+
+    def __abs__(self) -> Tensor:
+        return self.value.abs()
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]  # element by element, as tensors do
+        return torch.eq(self.value, plain(other))
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]  # as above
+        return torch.ne(self.value, plain(other))
+
+    def __lt__(self, other: Any) -> Tensor:
+        return torch.lt(self.value, plain(other))
+
+    def __le__(self, other: Any) -> Tensor:
+        return torch.le(self.value, plain(other))
+
+    def __gt__(self, other: Any) -> Tensor:
+        return torch.gt(self.value, plain(other))
+
+    def __ge__(self, other: Any) -> Tensor:
+        return torch.ge(self.value, plain(other))
+
+    def __hash__(self) -> int:  # type: ignore[valid-type]  # `int` is a method of this class
+        return id(self)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return torch.pow(other, self.value)
 
     def __radd__(self, other: Any) -> Tensor:
         return torch.add(self.value, other)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brevq.core.bit_width import BitWidthConst
 from brevq.core.function_wrapper import Granularity
 from brevq.core.phase import Phase
 from brevq.core.scaling import LearnedStatsScaling
@@ -59,13 +60,21 @@ class Quantizer(nn.Module):
         tensor([-1.0000,  0.5000], grad_fn=<MulBackward0>)
     """
 
+    grid: Tensor
+
     def __init__(self, recipe: Any, supplies: Mapping[str, Any]) -> None:
         super().__init__()
         self.recipe = recipe
+        self._supplied = dict(supplies)
         self.tensor_quant: nn.Module = build(recipe, supplies)
+        if not isinstance(self.tensor_quant, nn.Module):
+            raise ArgumentTypeError(f"`tensor_quant` of {recipe.__name__} must be a module, not {self.tensor_quant!r}")
         self.signed = bool(recipe.signed) if "signed" in recipe else True
-        self.needs_scale = "scale" in parameters(type(self.tensor_quant).forward)[0]
+        asks = parameters(type(self.tensor_quant).forward)[0]
+        self.needs_scale, self.needs_input = "scale" in asks, "input_bit_width" in asks
         self.calibrating = False
+        self.observes = any(isinstance(module, RuntimeStats) for module in self.modules())
+        self.register_buffer("grid", torch.tensor(self._read_grid()))
         self.float_format = getattr(self.tensor_quant, "float_format", None)
         # In a list: it is part of `tensor_quant`, and not of this module too.
         self._granularity = [module for module in self.modules() if isinstance(module, Granularity)][:1]
@@ -93,8 +102,7 @@ class Quantizer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the scales are."""
-        first = next(itertools.chain(self.parameters(), self.buffers()), None)
-        return torch.get_default_device() if first is None else first.device
+        return self.grid.device
 
     def forward(self, x: Tensor, *context: Tensor) -> QuantTensor:
         """`x`, of any shape, quantized.
@@ -109,6 +117,8 @@ class Quantizer(nn.Module):
         """
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
+        if x.numel() == 0:
+            return self._nothing(x)
         wide = x if x.dtype == torch.float64 else x.float()
         granularity = self.granularity
         laid_out = wide if granularity is None else granularity.split(wide)
@@ -120,44 +130,50 @@ class Quantizer(nn.Module):
         value = x if self.calibrating else y.to(x.dtype)
         return QuantTensor(value, scale, zero_point, bit_width, self.signed, self.float_format, granularity)
 
+    def _nothing(self, x: Tensor) -> QuantTensor:
+        """What becomes of a tensor without values: itself, with a scale of 1; nothing is observed."""
+        one, zero = torch.ones((), device=x.device), torch.zeros((), device=x.device)
+        return QuantTensor(x, one, zero, self.grid[0].float(), self.signed, self.float_format)
+
     def current(self) -> QuantTensor:
         """Zero, quantized as evaluation would do it now: what holds the scale, zero-point and bit width in force.
 
         Raises:
             UncalibratedError: no data was seen yet.
         """
-        training = self.training
+        observers = [module for module in self.modules() if isinstance(module, RuntimeStats)]
+        before = self.training, [observer.calibrating for observer in observers]
         self.eval()
         try:
+            for observer in observers:
+                observer.calibrating = False
             with torch.no_grad():
                 zero: QuantTensor = self(torch.zeros((), device=self.device))
         finally:
-            self.train(training)
+            self.train(before[0])
+            for observer, calibrating in zip(observers, before[1], strict=True):
+                observer.calibrating = calibrating
         return zero
 
-    def share(self, parameter: nn.Parameter) -> None:
-        """Count `parameter` among those that this quantizer serves: statistics are taken over all of them.
+    def share(self, layer: nn.Module) -> None:
+        """Count `layer` among those whose weight this quantizer serves: statistics are taken over all of them.
 
         Args:
-            parameter: the weight of a layer.
+            layer: a layer with a `weight`.
 
         Raises:
-            ArgumentError: its shape does not fit the scale.
+            ArgumentError: the shape of its weight does not fit the scale.
         """
         granularity = self.granularity
         if granularity is None:
             return
-        shape = granularity.scale_shape
-        if len(shape) not in (0, parameter.dim()) or any(
-            n not in (1, size) for n, size in zip(shape, parameter.shape, strict=False)
-        ):
+        shape: tuple[int, ...] = tuple(getattr(layer, "weight").shape)  # noqa: B009  # a module's attributes are untyped
+        if granularity.peers and not granularity.fits(shape):
             raise ArgumentError(
-                f"a quantizer whose scale has shape {shape} can not be shared with a weight of shape "
-                f"{tuple(parameter.shape)}: share one that is per tensor, or between equal numbers of channels"
+                f"a quantizer whose scale has shape {granularity.scale_shape} can not be shared with a weight of shape "
+                f"{shape}: share one that is per tensor, or between equal numbers of channels"
             )
-        if not any(peer is parameter for peer in granularity.peers):
-            granularity.peers.append(parameter)
-            self.restart()
+        granularity.add_peer(layer)
 
     def restart(self) -> None:
         """Let learned ranges start again from the next tensor, as after new weights were loaded."""
@@ -169,6 +185,16 @@ class Quantizer(nn.Module):
         """Recipe and phase, for printing."""
         phase = self.phase
         return f"{self.recipe.__name__}" + ("" if phase is None else f", phase={phase}")
+
+    def _read_grid(self) -> list[int]:
+        """The grid as a checkpoint states it: bits (0 where they are learned), signed, narrow, exponent bits."""
+        bits = next((module for module in self.modules() if isinstance(module, BitWidthConst)), self.tensor_quant)
+        bit_width = getattr(bits, "bit_width", None)
+        float_format = getattr(self.tensor_quant, "float_format", None)
+        narrow = any(getattr(module, "narrow_range", False) for module in self.tensor_quant.modules())
+        known = isinstance(bit_width, Tensor) and not bit_width.is_meta
+        exponent_bits = float_format.exponent_bits if float_format is not None else 0
+        return [int(bit_width) if known else 0, int(self.signed), int(narrow), exponent_bits]  # type: ignore[arg-type]
 
     def _refuse_unsigned_weight(self) -> None:
         zero_point_impl = getattr(self.tensor_quant, "zero_point_impl", None)
@@ -182,18 +208,43 @@ class Quantizer(nn.Module):
             converted = fn(tensor)
             return converted if converted.dtype == tensor.dtype else tensor.to(converted.device)
 
+        was_meta = self.grid.is_meta
         super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's
+        if was_meta and not self.grid.is_meta:
+            self._fill()
         return self
+
+    @torch.no_grad()
+    def _fill(self) -> None:
+        """Give tensors that came from the meta device, and hold nothing, what they hold in a new quantizer."""
+        with torch.device(self.device):
+            fresh = build(self.recipe, {**self._supplied, "device": self.device})
+        for ours, new in zip(self.tensor_quant.modules(), fresh.modules(), strict=True):
+            for name, tensor in itertools.chain(
+                ours.named_parameters(recurse=False), ours.named_buffers(recurse=False)
+            ):
+                tensor.copy_(getattr(new, name))
+        self.grid.copy_(torch.tensor(self._read_grid()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """A checkpoint that knows nothing of this quantizer is one of a float network, and misses nothing.
 
-        Learned weight ranges then start again from the weights that were loaded.
+        One of another grid is refused.
         """
         if not any(key.startswith(prefix) for key in state_dict):
-            self.restart()
             state_dict.update({prefix + name: tensor for name, tensor in self.state_dict().items()})
+        theirs = state_dict.get(prefix + "grid")
+        if theirs is not None and not self.grid.is_meta and not torch.equal(theirs.cpu(), self.grid.cpu()):
+            errors: list[str] = args[-1]
+            errors.append(f"{prefix[:-1]} is quantized to {_grid(self.grid)}, and the checkpoint to {_grid(theirs)}")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _grid(grid: Tensor) -> str:
+    """A grid, as a checkpoint states it, in words."""
+    bits, signed, narrow, exponent_bits = grid.tolist()
+    kind = f"{bits}-bit floats with {exponent_bits} exponent bits" if exponent_bits else f"{bits or 'learned'} bits"
+    return f"{'signed' if signed else 'unsigned'} {'narrow ' if narrow else ''}{kind}"
 
 
 def describe(quantizer: Quantizer) -> str:
@@ -213,6 +264,8 @@ def describe(quantizer: Quantizer) -> str:
 
 def _path_in_running_model(module: nn.Module) -> str:
     """The name of `module` below the outermost module whose call is under way; found by looking up the stack."""
+    if torch.compiler.is_compiling():
+        return ""
     model, frame = module, sys._getframe()  # noqa: SLF001  # the interpreter's documented way to see its callers
     while frame.f_back is not None:
         frame = frame.f_back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brevq.core.bit_width import BitWidthConst
-from brevq.core.function_wrapper import PerTensor, TensorClampSte
+from brevq.core.function_wrapper import PerTensor
 from brevq.core.quant import IntQuant, PrescaledRestrictIntQuant, RescalingIntQuant
 from brevq.core.restrict_val import FloatRestrictValue
 from brevq.core.scaling import IntScaling, PowerOfTwoIntScaling, RuntimeStatsScaling, StatsScaling
@@ -74,13 +74,11 @@ class IntParts(Injector):
 class IntWeight(IntParts, WeightQuant):
     """Signed, narrow, symmetric integer weights, whose range is their own largest absolute value at every step.
 
-    ``scale = max |w| / (2 ** (bit_width - 1) - 1)``. Weights that a restricted or learned range clips keep their
-    gradient, so that they can come back. Left to declare: `bit_width`.
+    ``scale = max |w| / (2 ** (bit_width - 1) - 1)``. Left to declare: `bit_width`.
     """
 
     signed = True
     narrow_range = True
-    tensor_clamp_impl: Any = TensorClampSte
     scaling_impl: Any = StatsScaling
     scaling_stats_impl: Any = AbsMax
 

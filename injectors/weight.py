@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from brevq.core.function_wrapper import PerChannel, PerTensor
+from brevq.core.function_wrapper import PerChannel, PerTensor, TensorClampSte
 from brevq.core.quant import BinaryQuant, TernaryQuant
 from brevq.core.restrict_val import FloatRestrictValue, PowerOfTwoRestrictValue
 from brevq.core.scaling import LearnedStatsScaling, LsqGradientScale, LsqIntScaledAve, StatsScaling
@@ -52,10 +52,13 @@ class Int4WeightPerChannel(Int8WeightPerChannel):
 class Int8WeightPerTensorPoT(Int8WeightPerTensor):
     """Signed 8-bit fixed-point weights, one power-of-two scale: ``scale = 2 ** ceil(log2 max |w|) / 128``.
 
+    What is rounded up to the code 128 is clipped to 127, and keeps its gradient.
+
     Source: Jain et al., 2020, https://arxiv.org/abs/1903.08066, section 3.
     """
 
     restrict_scaling_impl = PowerOfTwoRestrictValue
+    tensor_clamp_impl: Any = TensorClampSte
 
 
 class Int8WeightPerChannelPoT(Int8WeightPerChannel):
@@ -67,6 +70,7 @@ class Int8WeightPerChannelPoT(Int8WeightPerChannel):
     """
 
     restrict_scaling_impl = PowerOfTwoRestrictValue
+    tensor_clamp_impl: Any = TensorClampSte
 
 
 class Int4WeightPerTensorPoT(Int8WeightPerTensorPoT):
@@ -99,6 +103,7 @@ class ShiftedUint8WeightPerTensor(Int8WeightPerTensor):
 
     signed = False
     narrow_range = False
+    tensor_clamp_impl: Any = TensorClampSte
     scaling_stats_impl = AbsMinMax
     zero_point_impl = StatsZeroPoint
     zero_point_stats_impl = NegativeMinOrZero

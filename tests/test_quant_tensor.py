@@ -68,6 +68,12 @@ def test_values_off_the_grid_have_no_codes(codes):
         lambda x: 3 / (x + 10),
         lambda x: x**2,
         lambda x: -x,
+        lambda x: x == 0,
+        lambda x: x != x,  # noqa: PLR0124  # element by element
+        lambda x: x > 0,
+        lambda x: x <= 0,
+        lambda x: abs(x) % 2,
+        lambda x: 2**x,
         lambda x: x[1:],
         lambda x: x @ torch.ones(3),
         lambda x: torch.ones(3) + x,

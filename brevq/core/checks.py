@@ -9,13 +9,14 @@ from brevq.errors import ArgumentError, ArgumentTypeError
 MAX_BIT_WIDTH = 32
 
 
-def whole_bits(name: str, value: object, signed: bool | None = None) -> int:
-    """`value` as a number of bits of an integer grid: whole, from 1 (2 if `signed`) to 32.
+def whole_bits(name: str, value: object, signed: bool | None = None, narrow: bool | None = None) -> int:
+    """`value` as a number of bits of an integer grid: whole, from 1 (2 if `signed` or `narrow`) to 32.
 
     Args:
         name: what the argument is called, for the message.
         value: what was given.
         signed: whether the grid has negative codes; None if that is not known here.
+        narrow: whether the range gives up one code; None if that is not known here.
 
     Raises:
         ArgumentTypeError: it is not a number.
@@ -25,14 +26,33 @@ def whole_bits(name: str, value: object, signed: bool | None = None) -> int:
         >>> whole_bits("bit_width", 4.0)
         4
     """
-    lowest = 2 if signed else 1
-    kind = "signed " if signed else ""
+    lowest = 2 if signed or narrow else 1
+    kind = "signed " if signed else "narrow " if narrow else ""
     rule = f"`{name}` (={value!r}) must be a whole number of {kind}bits from {lowest} to {MAX_BIT_WIDTH}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentTypeError(f"{rule}, not {type(value).__name__}")
     if not math.isfinite(value) or value != int(value) or not lowest <= value <= MAX_BIT_WIDTH:
         raise ArgumentError(rule)
     return int(value)
+
+
+def flag(name: str, value: object) -> bool:
+    """`value`, which is True or False and nothing that counts as one of them.
+
+    Args:
+        name: what the argument is called, for the message.
+        value: what was given.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+
+    Examples:
+        >>> flag("signed", True)
+        True
+    """
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"`{name}` (={value!r}) must be True or False, not {type(value).__name__}")
+    return value
 
 
 def positive(name: str, value: object) -> float:

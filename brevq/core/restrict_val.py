@@ -25,7 +25,8 @@ class FloatRestrictValue(Module):
     """Any positive number: ``max(|stored|, scaling_min_val)``, stored as it is.
 
     Args:
-        scaling_min_val: the floor; None for none. Gradients pass through it.
+        scaling_min_val: the floor, through which gradients pass; None for the smallest normal float32, with which
+            zeros stay zeros.
 
     Raises:
         ArgumentError: the floor is not above zero.
@@ -37,7 +38,7 @@ class FloatRestrictValue(Module):
 
     def __init__(self, scaling_min_val: float | None = None) -> None:
         super().__init__()
-        self.floor = 0.0 if scaling_min_val is None else positive("scaling_min_val", scaling_min_val)
+        self.floor = TINY if scaling_min_val is None else positive("scaling_min_val", scaling_min_val)
 
     def encode(self, value: Tensor) -> Tensor:
         """`value`, unchanged."""

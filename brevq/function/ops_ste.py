@@ -233,3 +233,55 @@ def abs_binary_sign_grad(x: Tensor) -> Tensor:
         tensor([-1.,  1.,  1.])
     """
     return torch.where(x >= 0, x, -x)
+
+
+def round_half_up_ste(x: Tensor) -> Tensor:
+    """`x` rounded to the nearest integer, halves up; the gradient is the identity's.
+
+    Exact: what is just below a half is rounded down, where ``floor(x + 1/2)`` would round it up.
+
+    Args:
+        x: tensor of any shape.
+
+    Examples:
+        >>> round_half_up_ste(torch.tensor([-1.5, -0.5, 0.5, 1.4]))
+        tensor([-1., -0.,  1.,  1.])
+    """
+    down = torch.floor(x)
+    return straight_through(x, torch.where(x - down >= 0.5, torch.ceil(x), down))
+
+
+def round_half_away_ste(x: Tensor) -> Tensor:
+    """`x` rounded to the nearest integer, halves away from zero, as C's `round` does; the gradient is the identity's.
+
+    Args:
+        x: tensor of any shape.
+
+    Examples:
+        >>> round_half_away_ste(torch.tensor([-1.5, -0.5, 0.5, 1.4]))
+        tensor([-2., -1.,  1.,  1.])
+    """
+    whole = torch.trunc(x)
+    away = (torch.abs(x - whole) >= 0.5).to(x.dtype)
+    return straight_through(x, whole + torch.copysign(away, x))
+
+
+def stochastic_round_ste(x: Tensor, uniform: Tensor) -> Tensor:
+    """`x` rounded to one of its two neighbours, at random, so that it stays the same on average; identity gradient.
+
+    Away from zero where ``uniform < |x - trunc(x)|``, which is exact for every finite `x`, else toward it.
+
+    Args:
+        x: tensor of any shape.
+        uniform: random numbers from 0 to 1, 1 excluded, in the shape of `x`.
+
+    Source:
+        Gupta et al., 2015, "Deep Learning with Limited Numerical Precision", https://arxiv.org/abs/1502.02551
+
+    Examples:
+        >>> stochastic_round_ste(torch.tensor([-1.5, -1.5, 0.2, 2.0]), torch.tensor([0.4, 0.6, 0.1, 0.0]))
+        tensor([-2., -1.,  1.,  2.])
+    """
+    whole = torch.trunc(x)
+    away = (uniform < torch.abs(x - whole)).to(x.dtype)
+    return straight_through(x, whole + torch.copysign(away, x))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
 from brevq.core.phase import Phase
 from brevq.core.stats import RuntimeStats
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.quantizer import Quantizer
 
 
@@ -20,7 +21,7 @@ def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
     Inside, quantizers with observed ranges pass their input on in float, so that one layer's first guesses do not
     colour the statistics of the next; weights are quantized as always. Whether the model is in training or in
     evaluation does not matter to them (it does to batch normalisation and dropout: call ``model.eval()`` first).
-    If the body raises, all ranges are as they were before.
+    An earlier range is forgotten, unless no data comes. If the body raises, all ranges are as they were before.
 
     Args:
         model: a model, or a single layer.
@@ -28,7 +29,8 @@ def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
             Quantizers that saw no data stay without a range, and say so when they are used in evaluation.
 
     Raises:
-        ArgumentError: `then` is something else.
+        ArgumentError: `then` is something else, or the model is being calibrated already.
+        ArgumentTypeError: `model` is not a module.
 
     Examples:
         >>> import torch
@@ -39,28 +41,50 @@ def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
         >>> layer.act_quant.phase, layer(torch.tensor([0.123]))
         (Phase.FIXED, tensor([0.1200]))
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"`model` must be a module, not {type(model).__name__}")
     phases = {"fixed": Phase.FIXED, "learned": Phase.LEARNED}
     if then not in phases:
         raise ArgumentError(f"`then` (={then!r}) must be 'fixed' or 'learned'")
-    observers = [module for module in model.modules() if isinstance(module, RuntimeStats)]
-    quantizers = [module for module in model.modules() if isinstance(module, Quantizer) and module.phase is not None]
-    before = [observer.snapshot() for observer in observers]
-    _switch(observers, quantizers, on=True)
+    quantizers = [module for module in model.modules() if isinstance(module, Quantizer) and module.observes]
+    if any(quantizer.calibrating for quantizer in quantizers):
+        raise ArgumentError("this model, or a part of it, is being calibrated already: leave that calibration first")
+    before = [_state(quantizer) for quantizer in quantizers]
+    _switch(quantizers, on=True)
     try:
         yield
     except BaseException:
-        for observer, state in zip(observers, before, strict=True):
-            observer.restore(state)
+        _switch(quantizers, on=False)
+        for quantizer, state in zip(quantizers, before, strict=True):
+            quantizer.load_state_dict(state)
         raise
-    finally:
-        _switch(observers, quantizers, on=False)
-    for observer in observers:
-        if observer.phase == Phase.OBSERVE:
-            observer.settle(phases[then])
+    _switch(quantizers, on=False)
+    for quantizer, state in zip(quantizers, before, strict=True):
+        _settle(quantizer, phases[then], state)
 
 
-def _switch(observers: list[RuntimeStats], quantizers: list[Quantizer], on: bool) -> None:
-    for observer in observers:
-        observer.calibrating = on
+def _state(quantizer: Quantizer) -> dict[str, Any]:
+    return {name: tensor.detach().clone() for name, tensor in quantizer.state_dict().items()}
+
+
+def _observers(quantizer: Quantizer) -> list[RuntimeStats]:
+    return [module for module in quantizer.modules() if isinstance(module, RuntimeStats)]
+
+
+def _switch(quantizers: list[Quantizer], on: bool) -> None:
+    """Begin to observe, from nothing, or stop."""
     for quantizer in quantizers:
         quantizer.calibrating = on
+        for observer in _observers(quantizer):
+            observer.calibrating = on
+            if on:
+                observer.reset()
+
+
+def _settle(quantizer: Quantizer, phase: Phase, before: dict[str, Any]) -> None:
+    """Fix, or begin to learn, what was observed; a quantizer that observed nothing is as it was before."""
+    if any(observer.phase == Phase.EMPTY for observer in _observers(quantizer)):
+        quantizer.load_state_dict(before)
+        return
+    for observer in _observers(quantizer):
+        observer.settle(phase)

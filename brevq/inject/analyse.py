@@ -16,6 +16,8 @@ from brevq.inject.declare import supplied
 
 #: The part that a layer asks for.
 ROOT = "tensor_quant"
+#: How the names of components end.
+COMPONENTS = ("_impl", "_quant")
 
 _ENUM = (
     "`{name}` is the Enum class {label}, which stands for no part.\n"
@@ -221,12 +223,12 @@ def _is_no_component(name: str, content: Any) -> bool:
         return True
     known = content is None or isinstance(content, type)
     plain = type(content).__module__ == "builtins" or isinstance(content, enum.Enum)
-    return (name == ROOT or name.endswith("_impl")) and not known and plain
+    return name.endswith(COMPONENTS) and not known and plain
 
 
 def _is_instance(name: str, content: Any) -> bool:
     known = content is None or isinstance(content, type)
-    return not known and (name == ROOT or name.endswith("_impl") or hasattr(type(content), "forward"))
+    return not known and (name.endswith(COMPONENTS) or hasattr(type(content), "forward"))
 
 
 # One line a kind; the first that fits counts.

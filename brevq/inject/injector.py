@@ -118,7 +118,7 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
         type.__setattr__(cls, "__plans__", {})
         return cls  # type: ignore[no-any-return]  # the package is untyped
 
-    def let(cls, **overrides: Any) -> Any:
+    def let(cls, /, **overrides: Any) -> Any:
         """A recipe derived from this one, with some names overridden.
 
         The same overrides give the same class again, so layers that share them share their planning.
@@ -163,7 +163,7 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
         words = ", ".join(f"{name}={short(content)}" for name, content in overrides.items())
         return f"{cls.__name__}.let({words})"
 
-    def __call__(cls, *arguments: Any, **overrides: Any) -> Any:
+    def __call__(cls, /, *arguments: Any, **overrides: Any) -> Any:
         """As `let`: the package's own way to derive."""
         if arguments:
             raise ArgumentTypeError(

@@ -23,7 +23,17 @@ def check_recipe(name: str, recipe: Any) -> None:
         >>> check_recipe("recipe", Injector)
     """
     if not (isinstance(recipe, type) and "__declared__" in vars(recipe)):
-        raise ArgumentTypeError(f"`{name}` (={recipe!r}) must be a recipe: a subclass of brevq.inject.Injector")
+        held = "recipe" in getattr(recipe, "__dict__", {})
+        hint = f". It is made from one: `{name}.recipe`" if held else ""
+        raise ArgumentTypeError(
+            f"`{name}` (={_label(recipe)}) must be a recipe: a subclass of brevq.inject.Injector{hint}"
+        )
+
+
+def _label(content: Any) -> str:
+    """What something is called in a message: its repr, or its class where that is long."""
+    text = repr(content)
+    return text if len(text) <= 80 and "\n" not in text else f"a {type(content).__name__}"
 
 
 def escape(text: str) -> str:

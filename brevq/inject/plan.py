@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from brevq.inject import faults
-from brevq.inject.analyse import ROOT, Spec, analyse, short
+from brevq.inject.analyse import COMPONENTS, ROOT, Spec, analyse, short
 from brevq.inject.declare import supplied
 from brevq.inject.faults import Fault, Path
 
@@ -188,7 +188,7 @@ class Walk:
     def _refuse_none(self, node: Node, spec: Spec, key: str, path: Path) -> None:
         """A component that is None, where a constructor has no default for it, is missing rather than given."""
         below = self.nodes.get(key)
-        if below and key.endswith("_impl") and below.spec.kind == "data" and below.spec.content is None:
+        if below and key.endswith(COMPONENTS) and below.spec.kind == "data" and below.spec.content is None:
             self._broken.add(node.name)
             self.faults.append(faults.none_component(path, key, below.by, spec))
 

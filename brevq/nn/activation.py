@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from brevq.nn.arguments import bind, parameter_names, split_overrides, twin_of
+from brevq.core.checks import flag
+from brevq.errors import ArgumentError
+from brevq.nn.arguments import bind, parameter_names, refuse_positional, split_overrides, twin_of
 from brevq.nn.layer import signature_of
 from brevq.quant_tensor import plain
 from brevq.quantizer import Quantizer
@@ -45,12 +47,15 @@ class QuantActivation(nn.Module):
         self, *args: Any, act_quant: Any = "default", return_quant_tensor: bool = False, **keywords: Any
     ) -> None:
         name = type(self).__name__
-        given = self.default_quant if act_quant == "default" else act_quant
+        refuse_positional(name, args, ["act_quant"])
+        given = self.default_quant if isinstance(act_quant, str) and act_quant == "default" else act_quant
         twins = parameter_names(twin_of(type(self), QuantActivation))
         theirs = {key: keywords.pop(key) for key in list(keywords) if key in twins}
         overrides = split_overrides(name, keywords, {"act_quant": given}, [*twins, "return_quant_tensor"])
         super().__init__(*args, **theirs)
-        self.return_quant_tensor = return_quant_tensor
+        self.return_quant_tensor = flag("return_quant_tensor", return_quant_tensor)
+        if return_quant_tensor and given is None:
+            raise ArgumentError(f"{name} got `return_quant_tensor=True` and `act_quant=None`, which gives it no scale")
         self.act_quant = bind(name, "act_quant", given, overrides["act_quant"], {})
 
     def forward(self, x: Any) -> Any:

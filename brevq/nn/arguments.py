@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from brevq.errors import ArgumentError, ArgumentTypeError
-from brevq.inject import Injector
-from brevq.inject.analyse import parameters
-from brevq.inject.near import did_you_mean, nearest
+from brevq.inject import Injector, supplied
+from brevq.inject.analyse import parameters, short
+from brevq.inject.near import did_you_mean
 from brevq.inject.plan import plan_of
 from brevq.quantizer import Quantizer
 
@@ -78,17 +78,41 @@ def split_overrides(
         {'weight_quant': {'bit_width': 4}}
     """
     found: dict[str, dict[str, Any]] = {argument: {} for argument in quants}
-    complaints = []
+    complaints: dict[str, str] = {}
     for keyword, content in keywords.items():
         argument = next((key for key in quants if keyword.startswith(_prefix(key))), None)
-        name = keyword.removeprefix(_prefix(argument)) if argument else keyword
-        if argument is not None and _takes(quants[argument], name):
-            found[argument][name] = content
+        if argument is None:
+            complaints[keyword] = f"{layer} got `{keyword}`, which it does not take.{_hint(keyword, quants, others)}"
         else:
-            complaints.append(_complaint(layer, keyword, argument, quants, others))
+            found[argument][keyword.removeprefix(_prefix(argument))] = content
+    for argument, overrides in found.items():
+        for name, why in _strange(layer, argument, quants[argument], overrides):
+            keyword = _prefix(argument) + name
+            hint = _hint(keyword, quants, others)
+            complaints[keyword] = f"{layer} got `{keyword}`, {why}{'' if f'`{keyword}`' in hint else hint}"
     if complaints:
-        raise ArgumentTypeError("\n".join(complaints))
+        raise ArgumentTypeError("\n".join(complaints[keyword] for keyword in keywords if keyword in complaints))
     return found
+
+
+def refuse_positional(layer: str, arguments: Iterable[Any], quants: Iterable[str]) -> None:
+    """Refuse recipes and quantizers among positional arguments, which are the twin's.
+
+    Args:
+        layer: name of the layer, for messages.
+        arguments: the positional arguments.
+        quants: names of the layer's recipe arguments.
+
+    Raises:
+        ArgumentTypeError: one of them is a recipe or a quantizer.
+
+    Examples:
+        >>> refuse_positional("QuantLinear", (64, 10), ["weight_quant"])
+    """
+    for given in arguments:
+        if isinstance(given, Quantizer) or _is_recipe(given):
+            label = given.__name__ if isinstance(given, type) else "a quantizer"
+            raise ArgumentTypeError(f"{layer} got {label} by position: name what it is for, {' or '.join(quants)}")
 
 
 def bind(
@@ -130,7 +154,8 @@ def _check_given(layer: str, argument: str, given: Any) -> None:
         return
     example = f"injectors.{_EXAMPLES[ROLES[argument]]}"
     raise ArgumentTypeError(
-        f"{layer} got `{argument}={given!r}`, and needs a recipe (a class, such as {example}), a quantizer, or None"
+        f"{layer} got `{argument}={short(given)}`, and needs a recipe (a class, such as {example}), "
+        "a quantizer, or None"
     )
 
 
@@ -138,34 +163,43 @@ def _prefix(argument: str | None) -> str:
     return "" if argument in (None, "act_quant") else str(argument).removesuffix("quant")
 
 
-def _takes(given: Any, name: str) -> bool:
-    """Whether overriding `name` means something to what was given; what only a build can tell counts as yes."""
-    if not _is_recipe(given):
-        return False
-    plan = plan_of(given)
-    return plan.open or name in plan.known
-
-
-def _complaint(layer: str, keyword: str, argument: str | None, quants: Mapping[str, Any], others: Iterable[str]) -> str:
-    """What is wrong with a keyword that means nothing to the recipe of `argument`, or to any."""
-    if argument is None:
-        recipes = [(_prefix(key), given) for key, given in quants.items() if _is_recipe(given)]
-        names = [prefix + name for prefix, given in recipes for name in plan_of(given).known]
-        return f"{layer} got `{keyword}`, which it does not take.{did_you_mean(keyword, [*names, *quants, *others])}"
-    given = quants[argument]
+def _strange(layer: str, argument: str, given: Any, overrides: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The overrides that mean nothing to what was given, each with the reason, as far as it is known."""
+    if not overrides:
+        return
     _check_given(layer, argument, given)
-    if isinstance(given, Quantizer):
-        return (
-            f"{layer} got `{keyword}` together with a quantizer as `{argument}`, which is built already: "
-            "override its recipe where it is built, or give a recipe"
-        )
     if given is None:
-        return f"{layer} got `{keyword}`, and `{argument}` is None: there is no recipe to override"
-    prefix = _prefix(argument)
-    name = keyword.removeprefix(prefix)
-    near = nearest(name, plan_of(given).known)
-    hint = f" Did you mean `{prefix}{near}`?" if near else ""
-    return f"{layer} got `{keyword}`, and nothing in {given.__name__} takes `{name}`.{hint}"
+        reason = f"and `{argument}` is None: there is no recipe to override."
+        yield from ((name, reason) for name in overrides)
+    elif isinstance(given, Quantizer):
+        reason = f"and `{argument}` is a quantizer, which is built already: override its recipe where that is built."
+        yield from ((name, reason) for name in overrides)
+    else:
+        plan = plan_of(given.let(**overrides))
+        meant = plan.taken | set(given.__declared__)
+        unmeant = [name for name in overrides if name not in meant and not plan.open]
+        yield from ((name, f"and nothing in {given.__name__} takes `{name}`.") for name in unmeant)
+        ours = [name for name in overrides if name == "role" or _is_supplied(given, name)]
+        yield from ((name, f"which {layer} itself tells the recipe.") for name in ours)
+
+
+def _is_supplied(recipe: Any, name: str) -> bool:
+    declared = recipe.__declared__.get(name)
+    return declared is not None and isinstance(declared.content, supplied)
+
+
+def _hint(keyword: str, quants: Mapping[str, Any], others: Iterable[str]) -> str:
+    """What a keyword that means nothing was meant to be: an override that lacks its prefix, or the nearest name."""
+    overrides = {
+        _prefix(argument) + name: name
+        for argument, given in quants.items()
+        if _is_recipe(given)
+        for name in plan_of(given).known
+    }
+    unprefixed = [override for override, name in overrides.items() if name == keyword]
+    if unprefixed:
+        return f" Did you mean `{unprefixed[0]}`?"
+    return did_you_mean(keyword, [*overrides, *quants, *others])
 
 
 def _is_recipe(given: Any) -> bool:

@@ -6,19 +6,39 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from brevq.core.checks import flag
 from brevq.core.function_wrapper import PerTensor
 from brevq.errors import ArgumentError, ArgumentTypeError
-from brevq.nn.arguments import bind, parameter_names, split_overrides, twin_of
+from brevq.inject.plan import plan_of
+from brevq.nn.arguments import bind, parameter_names, refuse_positional, split_overrides, twin_of
 from brevq.quant_tensor import QuantTensor, plain
 from brevq.quantizer import Quantizer, describe
 from injectors import Int8WeightPerTensor
 
 _BIAS_NEEDS_SCALE = (
     "{bias} needs the scale of the layer's input, and the input is a plain tensor.\n"
+    "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True. What lies "
+    "between them, such as pooling or flatten, has to keep it: torch's own layers return plain tensors"
+)
+
+
+_WEIGHT_NEEDS_INPUT = (
+    "{weight} needs the bit width of the layer's input, and the input is a plain tensor.\n"
     "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True"
 )
+_BIAS_NEEDS_ONE_SCALE = (
+    "{bias} lies on the grid of the accumulator, and there is none: each output needs one scale, of the whole input "
+    "times that of the weight or of its output channel"
+)
+_NO_OVERRIDE = (
+    "{layer} is built already, and `{name}` would change nothing.\n"
+    "Give it another recipe: layer.{role}_quant = layer.{role}_quant.recipe.let(...)"
+)
+_QUANTS = ("weight_quant", "bias_quant", "input_quant", "output_quant")
+_PREFIXES = tuple(name.removesuffix("quant") for name in _QUANTS)
 
 
 class QuantLayer(nn.Module):
@@ -30,7 +50,8 @@ class QuantLayer(nn.Module):
     Args:
         *args: positional arguments of the twin.
         weight_quant: recipe or quantizer for the weight; None for float. Default: `Int8WeightPerTensor`.
-        bias_quant: recipe or quantizer for the bias; None for float. Default: None.
+        bias_quant: recipe or quantizer for the bias; None for float. A layer without a bias has no use for it.
+            Default: None.
         input_quant: recipe or quantizer for the input; None for as it comes. Default: None.
         output_quant: recipe or quantizer for the output; None for float. Default: None.
         return_quant_tensor: whether the output is a `QuantTensor`, which takes an `output_quant`. Default: False.
@@ -76,18 +97,38 @@ class QuantLayer(nn.Module):
             "input_quant": input_quant,
             "output_quant": output_quant,
         }
+        refuse_positional(name, args, quants)
         theirs = {key: keywords.pop(key) for key in list(keywords) if key in twins}
         overrides = split_overrides(name, keywords, quants, [*twins, "return_quant_tensor"])
+        flag("return_quant_tensor", return_quant_tensor)
         _check_combination(name, weight_quant, bias_quant, output_quant, return_quant_tensor)
         super().__init__(*args, **theirs)
         self.return_quant_tensor = return_quant_tensor
         for argument, given in quants.items():
             if argument == "bias_quant" and self.bias is None:
                 given = None  # noqa: PLW2901  # there is nothing to quantize
-            quantizer = bind(name, argument, given, overrides[argument], self._supplies(argument))
-            setattr(self, argument, quantizer)
-        if self.weight_quant is not None:
-            self.weight_quant.share(self.weight)
+            setattr(self, argument, bind(name, argument, given, overrides[argument], self._supplies(argument)))
+
+    def __setattr__(self, name: str, content: Any) -> None:
+        """Set an attribute; a recipe that is assigned to one of the quantizers is built for this layer.
+
+        Raises:
+            ArgumentTypeError: the name is that of an override, which means something to the constructor alone.
+        """
+        if name in _QUANTS:
+            content = bind(type(self).__name__, name, content, {}, self._supplies(name))
+        elif name.startswith(_PREFIXES):
+            self._refuse_override(name)
+        super().__setattr__(name, content)
+        if name == "weight_quant" and content is not None:
+            content.share(self)
+
+    def _refuse_override(self, name: str) -> None:
+        """Refuse to set what looks like an override of a recipe, and would change nothing."""
+        role, _, override = name.partition("_")
+        quantizer = getattr(self, "_modules", {}).get(f"{role}_quant")
+        if quantizer is not None and override in plan_of(quantizer.recipe).known:
+            raise ArgumentTypeError(_NO_OVERRIDE.format(layer=type(self).__name__, name=name, role=role))
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What the twin computes; the only thing that a subclass adds.
@@ -113,7 +154,7 @@ class QuantLayer(nn.Module):
             ArgumentError: the bias needs the input's scale, and the input has none.
         """
         quant_input = x if self.input_quant is None else self.input_quant(plain(x))
-        weight = self.weight if self.weight_quant is None else self.weight_quant(self.weight)
+        weight = self.weight if self.weight_quant is None else self._weight(quant_input)
         bias = self._bias(quant_input, weight)
         output = self.compute(plain(quant_input), plain(weight), plain(bias))
         if self.output_quant is None:
@@ -121,16 +162,21 @@ class QuantLayer(nn.Module):
         quant_output = self.output_quant(output)
         return quant_output if self.return_quant_tensor else quant_output.value
 
-    def quant_weight(self) -> QuantTensor:
+    def quant_weight(self, x: QuantTensor | None = None) -> QuantTensor:
         """The weight as `forward` uses it.
 
+        Args:
+            x: the quantized input, whose bit width an accumulator-aware weight needs. Default: the grid that
+                `input_quant` has now.
+
         Raises:
-            ArgumentError: the layer has a float weight.
+            ArgumentError: the layer has a float weight, or the input's bit width is needed and not known.
         """
         if self.weight_quant is None:
             raise ArgumentError(f"{type(self).__name__} has a float weight: `weight_quant` is None")
-        quantized: QuantTensor = self.weight_quant(self.weight)
-        return quantized
+        if x is None and self.input_quant is not None and self.weight_quant.needs_input:
+            x = self.input_quant.current()
+        return self._weight(x)
 
     def quant_bias(self, x: QuantTensor | None = None) -> QuantTensor:
         """The bias as `forward` uses it.
@@ -145,7 +191,7 @@ class QuantLayer(nn.Module):
             raise ArgumentError(f"{type(self).__name__} has no quantized bias: `bias_quant` is None, or `bias` is")
         if x is None and self.input_quant is not None and self.bias_quant.needs_scale:
             x = self.input_quant.current()
-        quantized: QuantTensor = self._bias(x, self.quant_weight())
+        quantized: QuantTensor = self._bias(x, self.quant_weight(x))
         return quantized
 
     def supplies(self, recipe: Any) -> Mapping[str, Any]:
@@ -165,6 +211,18 @@ class QuantLayer(nn.Module):
             return {"tensor_shape": tuple(self.bias.shape), **about}
         return about
 
+    def _weight(self, x: Any) -> QuantTensor:
+        """The weight, quantized; for a quantizer that asks for it, to suit the integers of the input."""
+        quantizer: Any = self.weight_quant
+        quantized: QuantTensor
+        if not quantizer.needs_input:
+            quantized = quantizer(self.weight)
+            return quantized
+        if not isinstance(x, QuantTensor):
+            raise ArgumentError(_WEIGHT_NEEDS_INPUT.format(weight=describe(quantizer)))
+        quantized = quantizer(self.weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
+        return quantized
+
     def _bias(self, x: Any, weight: Any) -> Any:
         """The bias, quantized by the product of the input's and the weight's scale where its recipe asks for one."""
         if self.bias_quant is None or self.bias is None:
@@ -174,7 +232,17 @@ class QuantLayer(nn.Module):
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant)))
         granularity = (self.weight_quant and self.weight_quant.granularity) or PerTensor()
-        return self.bias_quant(self.bias, x.scale * granularity.per_output(weight.scale))
+        if x.scale.numel() != 1 or getattr(granularity, "channel_axis", self.channel_axis) != self.channel_axis:
+            raise ArgumentError(_BIAS_NEEDS_ONE_SCALE.format(bias=describe(self.bias_quant)))
+        return self.bias_quant(self.bias, x.scale.reshape(()) * granularity.per_output(weight.scale))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Weights that come without the state of their quantizer are a float network's: learned ranges start again."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        weight = state_dict.get(prefix + "weight")
+        known = any(key.startswith(prefix + "weight_quant.") for key in state_dict)
+        if self.weight_quant is not None and not known and weight is not None and weight.shape == self.weight.shape:
+            self.weight_quant.restart()
 
 
 def signature_of(layer: type, base: type) -> inspect.Signature:

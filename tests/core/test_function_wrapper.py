@@ -129,12 +129,15 @@ def test_granularity_is_printed():
 @pytest.mark.parametrize("granularity", [wrapper.PerTensor(), wrapper.PerChannel((2, 3), 0)])
 def test_peers_are_seen_together(granularity):
     """Where several tensors share a scale, the rows hold the values of all of them."""
-    first, second = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.full((2, 4), 2.0))
+    first, second = nn.Linear(3, 2), nn.Linear(4, 2)
+    nn.init.ones_(first.weight)
+    nn.init.constant_(second.weight, 2.0)
     shared = copy.deepcopy(granularity)
-    shared.peers.extend([first, second])
+    for layer in (first, second, first):
+        shared.add_peer(layer)
     per_row = sorted([1.0] * 3 + [2.0] * 4)
     expected = [per_row, per_row] if granularity.scale_shape else sorted(per_row * 2)
-    rows = shared(first)
+    rows = shared(first.weight)
     actual = [sorted(row) for row in rows.tolist()] if rows.dim() == 2 else sorted(rows.tolist())
     assert expected == actual
 

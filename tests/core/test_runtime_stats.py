@@ -238,18 +238,6 @@ def test_keys_are_fixed_at_construction(phase):
     assert {"value", "average", "steps", "phase_code"} == set(IN_PHASE[phase]().state_dict())
 
 
-def test_a_snapshot_is_a_copy_that_can_be_restored():
-    """What happens after a snapshot does not change it, and is undone by restoring it."""
-    stats = _observed(2)
-    before = {name: tensor.tolist() for name, tensor in stats.state_dict().items()}
-    taken = stats.snapshot()
-    stats(torch.tensor([1e6]))
-    stats.reset()
-    stats.restore(taken)
-    after = {name: tensor.tolist() for name, tensor in stats.state_dict().items()}
-    assert (before, Phase.OBSERVE) == (after, stats.phase)
-
-
 RESTRICTIONS = {"float": None, "log": LogFloatRestrictValue, "power of two": PowerOfTwoRestrictValue}
 
 

@@ -33,6 +33,11 @@ def _above(row):
     return sum(chosen) / len(chosen) if chosen else 0.0
 
 
+def _low(row, q):
+    """The low percentile: the k-th smallest, k = ceil(q / 100 * n), at least the first."""
+    return sorted(row)[max(1, math.ceil(q / 100 * len(row))) - 1]
+
+
 def _mean_sigma(row, sigma):
     magnitude = [abs(v) for v in row]
     mean = sum(magnitude) / len(magnitude)
@@ -52,7 +57,7 @@ CASES = {
     "PercentileInterval": (PercentileInterval, lambda row: max(0.0, *row) - min(0.0, *row)),
     "PercentileInterval 10 90": (
         lambda g=None: PercentileInterval(g, 10.0, 90.0),
-        lambda row: max(0.0, _kth(row, 90.0)) - min(0.0, _kth(row, 10.0)),
+        lambda row: max(0.0, _kth(row, 90.0)) - min(0.0, _low(row, 10.0)),
     ),
     "MeanSigmaStd": (MeanSigmaStd, lambda row: _mean_sigma(row, 3.0)),
     "MeanSigmaStd 1": (lambda g=None: MeanSigmaStd(g, 1.0), lambda row: _mean_sigma(row, 1.0)),
@@ -60,7 +65,7 @@ CASES = {
     "NegativePercentileOrZero": (NegativePercentileOrZero, lambda row: min(0.0, *row)),
     "NegativePercentileOrZero 20": (
         lambda g=None: NegativePercentileOrZero(g, 20.0),
-        lambda row: min(0.0, _kth(row, 20.0)),
+        lambda row: min(0.0, _low(row, 20.0)),
     ),
 }
 # These pick values, or add two: one rounding at most, the same in NumPy. The others sum.

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from brevq.core.phase import Phase
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.graph import calibrating
 from brevq.nn import QuantIdentity, QuantLinear, QuantReLU
-from injectors import Int8ActPerTensor, ShiftedUint8ActPerTensor
+from injectors import Int8ActPerTensor, Int8WeightPerTensorLSQ, Int32Bias, ShiftedUint8ActPerTensor
 
 
 def network():
@@ -139,3 +139,98 @@ def test_half_precision_is_calibrated_in_float32():
     scale = layer.input_quant.current().scale
     assert torch.float32 == scale.dtype
     assert x.float().abs().max() / 128 == scale
+
+
+def test_training_before_does_not_count():
+    """What training observed before is no part of the calibrated range."""
+    layer = QuantIdentity()
+    layer(torch.tensor([100.0]))
+    with calibrating(layer.eval()):
+        layer(torch.tensor([1.0]))
+    assert 1 / 128 == layer.act_quant.current().scale.item()
+
+
+def test_compiled_training_before_does_not_count():
+    """Nor is what compiled training observed, which counts in tensors alone."""
+    layer = QuantIdentity(collect_stats_steps=3)
+    compiled = torch.compile(layer, backend="eager")
+    for _ in range(5):
+        compiled(torch.tensor([1.0, -1.0]))
+    layer.eval()
+    with calibrating(layer):
+        layer(torch.tensor([100.0]))
+    assert (Phase.FIXED, 100 / 128) == (layer.act_quant.phase, layer.act_quant.current().scale.item())
+
+
+@pytest.mark.parametrize("bad", [None, float("inf")])
+def test_calibration_without_data_changes_nothing(bad):
+    """A range stays as it was if a second calibration brings no data, or none that is finite."""
+    layer = QuantIdentity(high_percentile_q=100.0).eval()
+    with calibrating(layer, then="learned"):
+        layer(torch.tensor([1.0]))
+    with calibrating(layer):
+        if bad is not None:
+            layer(torch.tensor([bad]))
+    assert (Phase.LEARNED, 1 / 128) == (layer.act_quant.phase, layer.act_quant.current().scale.item())
+
+
+def test_asking_for_a_scale_observes_nothing():
+    """Reading the scale, or the bias that depends on it, in the middle of a calibration is no batch of it."""
+    layer = QuantLinear(4, 4, input_quant=Int8ActPerTensor, bias_quant=Int32Bias).eval()
+    with calibrating(layer):
+        layer(torch.ones(1, 4))
+        layer.quant_bias()
+        layer.input_quant.current()
+    assert 1 / 128 == layer.input_quant.current().scale.item()
+
+
+def test_nested_calibration_is_refused():
+    """A part of a model that is being calibrated can not be calibrated by itself."""
+    model = network()
+    with pytest.raises(ArgumentError) as error, calibrating(model), calibrating(model[0]):
+        pass
+    assert str(error.value) == (
+        "this model, or a part of it, is being calibrated already: leave that calibration first"
+    )
+    assert [Phase.EMPTY] * 3 == phases(model)
+
+
+def test_learned_weights_are_quantized_inside():
+    """Calibration passes activations in float, and weights as always, those with a learned scale too."""
+    layer = QuantLinear(4, 4, weight_quant=Int8WeightPerTensorLSQ, weight_bit_width=2, bias=False).eval()
+    with calibrating(layer):
+        y = layer(torch.eye(4))
+    assert torch.equal(layer.quant_weight().value.T, y)
+    assert not torch.equal(layer.weight.T, y)
+
+
+def test_fixed_ranges_are_nobodys_parameter():
+    """No optimizer moves a fixed range, not even by weight decay or by a gradient that was left over."""
+    layer, x = QuantIdentity(collect_stats_steps=1), torch.randn(30)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.5)
+    for _ in range(2):
+        layer(x).square().sum().backward()
+        optimizer.step()
+    with calibrating(layer):
+        layer(x)
+    before = layer.act_quant.current().scale.item()
+    for _ in range(3):
+        optimizer.zero_grad(set_to_none=False)
+        layer(x)
+        optimizer.step()
+    assert before == layer.act_quant.current().scale.item()
+
+
+def test_a_first_batch_of_nan_is_no_data():
+    """A quantizer whose only batch was not finite refuses evaluation, as one that saw none."""
+    layer = QuantIdentity()
+    layer(torch.tensor([float("nan"), 1.0]))
+    with pytest.raises(UncalibratedError):
+        layer.eval()(torch.tensor([1.0, 2.0]))
+
+
+def test_what_is_no_module_is_refused():
+    """A list of layers is no model."""
+    with pytest.raises(ArgumentTypeError) as error, calibrating([QuantIdentity()]):
+        pass
+    assert str(error.value) == "`model` must be a module, not list"

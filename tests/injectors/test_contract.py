@@ -26,13 +26,18 @@ ACTIVATION_LAYERS = {
 }
 
 
+def needs_input(recipe):
+    """What a weight recipe that suits the integers of its input needs beside it."""
+    return {"input_quant": injectors.Int8ActPerTensor} if "A2Q" in recipe.__name__ else {}
+
+
 def cases():
     """Each recipe with each kind of layer that it serves: name, constructor, input shape."""
     for name in injectors.__all__:
         recipe = getattr(injectors, name)
         for kind, (layer, shape) in WEIGHT_LAYERS.items():
             quant = {
-                "weight": {"weight_quant": recipe},
+                "weight": {"weight_quant": recipe, **needs_input(recipe)},
                 "bias": {"bias_quant": recipe, "input_quant": injectors.Int8ActPerTensor},
                 "activation": {"input_quant": recipe, "output_quant": recipe},
             }[recipe.role]
@@ -169,8 +174,9 @@ def test_recipe_travels(recipe):
 def test_zeros_stay_zeros(recipe):
     """An all-zero tensor gives finite values, and zeros on every grid that has a zero."""
     if recipe.role == "weight":
-        layer = QuantLinear(6, 4, weight_quant=recipe)
+        layer = QuantLinear(6, 4, weight_quant=recipe, **needs_input(recipe))
         nn.init.zeros_(layer.weight)
+        layer(torch.randn(5, 6))
         value = layer.quant_weight().value
     else:
         value = QuantIdentity(act_quant=recipe)(torch.zeros(5, 6))

@@ -1,5 +1,7 @@
 """Layers with a weight: their twins' constructors and numbers, their quantizers, and what they refuse."""
 
+import copy
+import gc
 import inspect
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import nn
 
 import injectors
 from brevq import nn as qnn
+from brevq.core.stats import MeanSigmaStd
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.graph import calibrating
 from brevq.inject import plan
@@ -135,7 +138,8 @@ def test_bias_without_an_input_scale_is_refused():
         model(torch.randn(3, 6))
     assert str(error.value) == (
         "`0.bias_quant` (Int32Bias) needs the scale of the layer's input, and the input is a plain tensor.\n"
-        "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True"
+        "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True. What lies "
+        "between them, such as pooling or flatten, has to keep it: torch's own layers return plain tensors"
     )
 
 
@@ -223,7 +227,7 @@ REFUSALS = [
     pytest.param(
         {"input_bit_width": 4},
         ArgumentTypeError,
-        "QuantLinear got `input_bit_width`, and `input_quant` is None: there is no recipe to override",
+        "QuantLinear got `input_bit_width`, and `input_quant` is None: there is no recipe to override.",
         id="override-of-nothing",
     ),
     pytest.param(
@@ -260,6 +264,38 @@ REFUSALS = [
         "Int8WeightPerTensor.let(signed=False) is unsigned and its zero-point is zero, so all negative weights would "
         "become zero: set `signed = True`, or give it a zero-point, as ShiftedUint8WeightPerTensor has",
         id="unsigned-weight",
+    ),
+    pytest.param(
+        {"bit_width": 4},
+        ArgumentTypeError,
+        "QuantLinear got `bit_width`, which it does not take. Did you mean `weight_bit_width`?",
+        id="override-without-prefix",
+    ),
+    pytest.param(
+        {"weight_qant": Int8WeightPerTensor},
+        ArgumentTypeError,
+        "QuantLinear got `weight_qant`, and nothing in Int8WeightPerTensor takes `qant`. Did you mean `weight_quant`?",
+        id="misspelt-argument",
+    ),
+    pytest.param(
+        {"input_qunat": Int8ActPerTensor},
+        ArgumentTypeError,
+        "QuantLinear got `input_qunat`, and `input_quant` is None: there is no recipe to override. "
+        "Did you mean `input_quant`?",
+        id="misspelt-argument-of-nothing",
+    ),
+    pytest.param(
+        {"weight_role": "activation", "weight_tensor_shape": (1, 1)},
+        ArgumentTypeError,
+        "QuantLinear got `weight_role`, which QuantLinear itself tells the recipe.\n"
+        "QuantLinear got `weight_tensor_shape`, which QuantLinear itself tells the recipe.",
+        id="what-the-layer-supplies",
+    ),
+    pytest.param(
+        {"return_quant_tensor": "no"},
+        ArgumentTypeError,
+        "`return_quant_tensor` (='no') must be True or False, not str",
+        id="flag",
     ),
     pytest.param(
         {"return_quant_tensor": True},
@@ -318,8 +354,8 @@ def test_override_of_a_shared_quantizer_is_refused():
     with pytest.raises(ArgumentTypeError) as error:
         qnn.QuantLinear(8, 8, weight_quant=shared, weight_bit_width=4)
     assert str(error.value) == (
-        "QuantLinear got `weight_bit_width` together with a quantizer as `weight_quant`, which is built already: "
-        "override its recipe where it is built, or give a recipe"
+        "QuantLinear got `weight_bit_width`, and `weight_quant` is a quantizer, which is built already: "
+        "override its recipe where that is built."
     )
 
 
@@ -407,3 +443,139 @@ def test_a_network_trains_and_compiles_without_a_break():
     assert losses[0] == losses[1]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert frames[9] == frames[-1]  # the second step is the last that compiles: the first one leaves the empty phase
+
+
+def test_a_recipe_by_position_is_refused():
+    """Positional arguments are the twin's: a recipe among them is not taken for one of those."""
+    with pytest.raises(ArgumentTypeError) as error:
+        qnn.QuantReLU(injectors.Uint4ActPerTensor)
+    assert str(error.value) == "QuantReLU got Uint4ActPerTensor by position: name what it is for, act_quant"
+
+
+def test_a_component_and_its_argument_are_overridden_together():
+    """An override may be for a part that another override brings."""
+    layer = qnn.QuantLinear(8, 4, weight_scaling_stats_impl=MeanSigmaStd, weight_sigma=2.0)
+    assert 2.0 == layer.weight_quant.tensor_quant.scaling_impl.stats_impl.sigma
+
+
+def test_a_recipe_can_be_assigned():
+    """A recipe that is assigned to a built layer is built for it."""
+    layer = qnn.QuantLinear(8, 4)
+    layer.weight_quant = injectors.Int4WeightPerChannel
+    assert (4.0, (4, 1)) == (layer.quant_weight().bit_width.item(), tuple(layer.quant_weight().scale.shape))
+
+
+def test_an_override_can_not_be_assigned():
+    """What would change nothing is refused, with the way to do it."""
+    layer = qnn.QuantLinear(8, 4)
+    with pytest.raises(ArgumentTypeError) as error:
+        layer.weight_bit_width = 4
+    assert str(error.value) == (
+        "QuantLinear is built already, and `weight_bit_width` would change nothing.\n"
+        "Give it another recipe: layer.weight_quant = layer.weight_quant.recipe.let(...)"
+    )
+
+
+def scale_of(layer):
+    """The range of an 8-bit layer's weight."""
+    return 127 * layer.quant_weight().scale.item()
+
+
+@pytest.mark.parametrize("how", ["assigned", "loaded", "tied", "copied", "deleted", "half", "shared-later"])
+def test_shared_quantizer_follows_its_layers(how):
+    """The scale of a shared quantizer is that of the weights that its layers have now."""
+    first, second = qnn.QuantLinear(4, 4), qnn.QuantLinear(4, 4)
+    if how != "shared-later":
+        second = qnn.QuantLinear(4, 4, weight_quant=first.weight_quant)
+    weights = [torch.full((4, 4), 0.25), torch.full((4, 4), -2.0)]
+    first.weight.data, second.weight.data = weights
+    expected = [2.0, 2.0]
+    if how == "assigned":
+        second.weight = nn.Parameter(torch.full((4, 4), 8.0))
+        expected = [8.0, 8.0]
+    elif how == "loaded":
+        second.load_state_dict({**second.state_dict(), "weight": torch.full((4, 4), 8.0)}, assign=True)
+        expected = [8.0, 8.0]
+    elif how == "tied":
+        second.weight = first.weight
+        expected = [0.25, 0.25]
+    elif how == "copied":
+        first, second = copy.deepcopy(nn.ModuleList([first, second]))
+        second.weight.data.fill_(4.0)
+        expected = [4.0, 4.0]
+    elif how == "deleted":
+        second = first
+        gc.collect()
+        expected = [0.25, 0.25]
+    elif how == "half":
+        first, second = first.bfloat16(), second.bfloat16()
+    else:
+        second.weight_quant = first.weight_quant
+    assert torch.float32 == first.quant_weight().scale.dtype
+    assert expected == pytest.approx([scale_of(first), scale_of(second)], rel=1e-6)  # one rounding in float32
+
+
+def test_a_partial_checkpoint_leaves_other_ranges_alone():
+    """Weights of another layer, or a refused checkpoint, do not touch a learned range."""
+    model = nn.Sequential(qnn.QuantLinear(4, 4, weight_quant=Int8WeightPerTensorLSQ), nn.Linear(4, 2))
+    model[0].quant_weight()
+    value = model[0].weight_quant.tensor_quant.scaling_impl.value
+    value.data.fill_(3.0)
+    model.load_state_dict({"1.weight": torch.zeros(2, 4)}, strict=False)
+    with pytest.raises(RuntimeError):
+        model.load_state_dict({"bogus": torch.zeros(1)})
+    assert 3.0 == pytest.approx(scale_of(model[0]), rel=1e-6)  # one rounding in float32
+
+
+def test_a_checkpoint_of_another_grid_is_refused():
+    """A 4-bit checkpoint does not load into an 8-bit layer, and the message says which grids they have."""
+    with pytest.raises(RuntimeError) as error:
+        qnn.QuantLinear(4, 4).load_state_dict(qnn.QuantLinear(4, 4, weight_bit_width=4).state_dict())
+    assert "weight_quant is quantized to signed narrow 8 bits, and the checkpoint to signed narrow 4 bits" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize("recipe", [Int8WeightPerTensor, Int8WeightPerTensorLSQ, injectors.BinaryWeightPerTensor])
+def test_layers_come_from_the_meta_device(recipe):
+    """A layer that was made without memory, and then filled from a checkpoint, computes what the original does."""
+    original = qnn.QuantLinear(8, 4, weight_quant=recipe)
+    original.quant_weight()
+    with torch.device("meta"):
+        layer = qnn.QuantLinear(8, 4, weight_quant=recipe)
+    layer.to_empty(device="cpu").load_state_dict(original.state_dict())
+    assert torch.equal(original.quant_weight().value, layer.quant_weight().value)
+
+
+def test_lsq_step_moves_toward_clipped_weights():
+    """A clipped weight gives the step the gradient of its last code, times LSQ's factor, and gets none itself."""
+    layer = qnn.QuantLinear(1, 1, bias=False, weight_quant=Int8WeightPerTensorLSQ, weight_bit_width=3)
+    layer.quant_weight()
+    value = layer.weight_quant.tensor_quant.scaling_impl.value
+    value.data.fill_(3.0)  # a step of 1, and codes up to 3
+    layer.weight.data.fill_(9.0)
+    layer.quant_weight().value.sum().backward()
+    # d value / d step is 3, a step is a third of the range, and the factor 1 / sqrt(1 * 3).
+    assert [3 / 3 / 3**0.5, 0.0] == pytest.approx([value.grad.item(), layer.weight.grad.item()], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")  # torch's, for the twin too
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_layers_without_weights_are_their_twins(shape):
+    """A layer with no inputs or no outputs computes what its twin does."""
+    layer = qnn.QuantLinear(*shape)
+    x = torch.randn(3, shape[0])
+    assert torch.equal(nn.functional.linear(x, layer.weight, layer.bias), layer(x))
+
+
+def test_bias_on_a_grid_that_does_not_exist_is_refused():
+    """A bias needs one scale for each output: scales along the inputs give it none."""
+    layer = qnn.QuantLinear(
+        4, 4, weight_quant=Int8WeightPerChannel.let(channel_axis=1), bias_quant=Int32Bias, input_quant=Int8ActPerTensor
+    )
+    with pytest.raises(ArgumentError) as error:
+        layer(torch.randn(2, 4))
+    assert str(error.value) == (
+        "`bias_quant` (Int32Bias) lies on the grid of the accumulator, and there is none: each output needs one "
+        "scale, of the whole input times that of the weight or of its output channel"
+    )

@@ -13,6 +13,13 @@ from torch import Tensor
 from brevq.core.formats.integer import check_codes
 from brevq.errors import ArgumentError
 
+# Of each dtype: integers as wide, where among their bits the exponent is, and the largest power of two.
+_EXPONENT = {
+    torch.float32: (torch.int32, 0x7F800000, 2.0**127),
+    torch.float64: (torch.int64, 0x7FF0000000000000, 2.0**1023),
+}
+_SMALLEST_FLOAT32 = 2.0**-149
+
 
 class Special(enum.Enum):
     """Which codes of a floating-point format stand for no finite number.
@@ -42,6 +49,15 @@ def _check_widths(format_: FloatFormat, attribute: object, mantissa_bits: int) -
             raise ArgumentError(f"`{name}` (={value!r}) must be a whole number of bits from {low} to 10")
 
 
+def _check_bias(format_: FloatFormat, attribute: object, bias: int) -> None:
+    low = 2**format_.exponent_bits - 1024
+    high = 1022
+    if isinstance(bias, bool) or not isinstance(bias, int) or not low <= bias <= high:
+        raise ArgumentError(
+            f"`bias` (={bias!r}) must be a whole number from {low} to {high}, so that float64 holds all numbers"
+        )
+
+
 @attrs.frozen
 class FloatFormat:
     """A floating-point format: sign, exponent and mantissa, with the corner cases of a specification.
@@ -66,7 +82,7 @@ class FloatFormat:
             Default: True.
 
     Raises:
-        ArgumentError: a width or `special` is out of range.
+        ArgumentError: a width, `bias` or `special` is out of range.
 
     Examples:
         >>> e2m1 = FloatFormat("fp4_e2m1", 2, 1)
@@ -83,7 +99,7 @@ class FloatFormat:
     name: str
     exponent_bits: int
     mantissa_bits: int = attrs.field(validator=_check_widths)
-    bias: int = attrs.field(kw_only=True)
+    bias: int = attrs.field(kw_only=True, validator=_check_bias)
     special: Special = attrs.field(default=Special.NONE, converter=_special, kw_only=True)
     signed: bool = attrs.field(default=True, kw_only=True)
     saturating: bool = attrs.field(default=True, kw_only=True)
@@ -135,6 +151,16 @@ class FloatFormat:
         """The smallest normal number above zero."""
         return math.ldexp(1.0, self.min_exponent)
 
+    @property
+    def smallest(self) -> float:
+        """The smallest number above zero."""
+        return self._number(int(self.has_zero))
+
+    @property
+    def max_exponent(self) -> int:
+        """Exponent of the largest power of two."""
+        return math.frexp(self.max)[1] - 1
+
     def cast(self, x: Tensor) -> Tensor:
         """The nearest numbers to `x`, of any shape and floating dtype, in the dtype of `x`."""
         wide = x.double()
@@ -147,8 +173,11 @@ class FloatFormat:
         Args:
             x: tensor of any shape, float32 or float64.
         """
-        _, exponent = torch.frexp(torch.where(torch.isfinite(x), x, 1.0))
-        return torch.ldexp(torch.ones_like(x), exponent.clamp_min(self.min_exponent + 1) - 1 - self.mantissa_bits)
+        if x.dtype == torch.float32 and not -126 <= self.min_exponent <= 127:
+            return self.step(x.double()).float().clamp(_SMALLEST_FLOAT32, 2.0**127)
+        integers, mask, largest = _EXPONENT[x.dtype]
+        power = (x.detach().view(integers) & mask).view(x.dtype)  # of two, at most |x|; zero of subnormals
+        return power.clamp(self.smallest_normal, largest) * 2.0**-self.mantissa_bits
 
     def settle(self, rounded: Tensor) -> Tensor:
         """What becomes of numbers with the format's mantissa: the corner cases of range, sign and zero.
@@ -156,9 +185,13 @@ class FloatFormat:
         Args:
             rounded: multiples of `step`, infinities and NaN, of any shape.
         """
-        within = torch.where(rounded.abs() > self.max, self._overflow(rounded), rounded)
-        if not self.signed:
-            return torch.where(torch.isnan(within), within, within.clamp_min(self.min) + 0.0)
+        low, high = held(self.min, rounded.dtype), held(self.max, rounded.dtype)
+        if self.saturating:
+            within = rounded.clamp(low, high)
+        else:
+            beyond = torch.sign(rounded) * (math.inf if self.has_inf else math.nan)
+            within = torch.where(rounded.abs() > high, beyond, rounded)
+            within = within if self.signed else within.clamp_min(low)
         return within if self.has_negative_zero else within + 0.0
 
     def encode(self, x: Tensor) -> Tensor:
@@ -170,7 +203,8 @@ class FloatFormat:
         nearest = self.cast(x.double())
         if bool(torch.isnan(nearest).any()) and not self.has_nan:
             raise ArgumentError(f"{self} has no code for NaN")
-        magnitude = torch.bucketize(nearest.abs().nan_to_num(0.0, posinf=math.inf), self._magnitudes())
+        magnitudes = self._magnitudes().to(x.device)
+        magnitude = torch.bucketize(nearest.abs().nan_to_num(0.0, posinf=math.inf), magnitudes)
         sign = torch.signbit(nearest).long() << (self.bits - 1) if self.signed else torch.zeros_like(magnitude)
         codes: Tensor = torch.where(torch.isnan(nearest), self._nan_code(), magnitude + sign)
         return codes
@@ -203,11 +237,6 @@ class FloatFormat:
             return math.ldexp(mantissa, 1 - self.bias - self.mantissa_bits)
         return math.ldexp(2**self.mantissa_bits + mantissa, exponent - self.bias - self.mantissa_bits)
 
-    def _overflow(self, x: Tensor) -> Tensor:
-        if self.saturating:
-            return torch.sign(x) * self.max
-        return torch.sign(x) * math.inf if self.has_inf else torch.full_like(x, math.nan)
-
     def _nan_code(self) -> int:
         """The code of NaN: the one with the highest mantissa bit for IEEE, the positive last one, or minus zero's."""
         fields = self.exponent_bits + self.mantissa_bits
@@ -221,6 +250,20 @@ class FloatFormat:
 
     def _table(self) -> Tensor:
         return _table(self)
+
+
+def held(number: float, dtype: torch.dtype) -> float:
+    """`number`, or infinity where it is beyond `dtype`.
+
+    Args:
+        number: a number of any size.
+        dtype: a floating-point dtype.
+
+    Examples:
+        >>> held(1e40, torch.float32), held(-448.0, torch.float32)
+        (inf, -448.0)
+    """
+    return number if abs(number) <= torch.finfo(dtype).max else math.copysign(math.inf, number)
 
 
 @functools.cache

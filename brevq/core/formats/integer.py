@@ -1,6 +1,8 @@
-"""Integer formats: two's complement and unsigned, of any number of bits."""
+"""Integer and fixed-point formats: two's complement and unsigned, of any number of bits."""
 
 from __future__ import annotations
+
+import math
 
 import attrs
 import torch
@@ -14,9 +16,16 @@ def _check_bits(format_: IntFormat, attribute: object, bits: int) -> None:
     whole_bits("bits", bits, signed=format_.signed)
 
 
+def _check_fraction(format_: IntFormat, attribute: object, fraction_bits: int) -> None:
+    if isinstance(fraction_bits, bool) or not isinstance(fraction_bits, int) or not 0 <= fraction_bits <= format_.bits:
+        raise ArgumentError(
+            f"`fraction_bits` (={fraction_bits!r}) must be a whole number of bits from 0 to `bits` (={format_.bits})"
+        )
+
+
 @attrs.frozen
 class IntFormat:
-    """An integer format. Values are the integers themselves, at scale 1.
+    """An integer format. The integer ``i`` stands for ``i / 2 ** fraction_bits``, which is ``i`` unless asked for.
 
     Corner cases: values beyond the range saturate, infinities among them; NaN stays NaN in `cast`, and has no code;
     there is one zero.
@@ -25,41 +34,67 @@ class IntFormat:
         bits: number of bits, from 1 (2 if signed) to 32.
         signed: whether there are negative numbers, in two's complement. Default: True.
         narrow: whether the range gives up one code: the smallest if signed, else the largest. Default: False.
+        fraction_bits: number of bits after the binary point, at most `bits`. Default: 0.
 
     Raises:
         ArgumentTypeError: the number of bits is not a number.
-        ArgumentError: the number of bits is not whole or out of range.
+        ArgumentError: a number of bits is not whole or out of range.
 
     Examples:
         >>> int4 = IntFormat(4)
         >>> int4.min, int4.max
-        (-8, 7)
+        (-8.0, 7.0)
         >>> int4.cast(torch.tensor([0.5, 1.5, -9.0]))
         tensor([ 0.,  2., -8.])
         >>> int4.encode(torch.tensor([-1.0, 7.0]))
         tensor([15,  7])
-        >>> print(int4)
-        int4
+        >>> print(int4, IntFormat(8, fraction_bits=6))
+        int4 int8/64
     """
 
     signed: bool = attrs.field(default=True, kw_only=True)
     bits: int = attrs.field(validator=_check_bits)
     narrow: bool = attrs.field(default=False, kw_only=True)
+    fraction_bits: int = attrs.field(default=0, kw_only=True, validator=_check_fraction)
 
     @property
-    def min(self) -> int:
+    def min(self) -> float:
         """The smallest number."""
-        return -int(2 ** (self.bits - 1)) + self.narrow if self.signed else 0
+        return self._number(-int(2 ** (self.bits - 1)) + self.narrow if self.signed else 0)
 
     @property
-    def max(self) -> int:
+    def max(self) -> float:
         """The largest number."""
-        return int(2 ** (self.bits - 1)) - 1 if self.signed else int(2**self.bits) - 1 - self.narrow
+        return self._number(int(2 ** (self.bits - self.signed)) - 1 - (self.narrow and not self.signed))
+
+    @property
+    def exponent_bits(self) -> int:
+        """Bits of the exponent: none."""
+        return 0
+
+    @property
+    def max_exponent(self) -> int:
+        """Exponent of the largest power of two."""
+        return math.frexp(self.max)[1] - 1
+
+    @property
+    def mantissa_bits(self) -> int:
+        """Bits after the leading one of the largest number."""
+        return self.max_exponent + self.fraction_bits
 
     def cast(self, x: Tensor) -> Tensor:
         """The nearest numbers to `x`, of any shape, halves to even, in the dtype of `x`."""
-        wide = torch.round(x.double()).clamp(self.min, self.max)
-        return wide.to(x.dtype)
+        wide = x.double()
+        step = self.step(wide)
+        return self.settle(torch.round(wide / step) * step).to(x.dtype)
+
+    def step(self, x: Tensor) -> Tensor:
+        """The distance between the numbers of the format, in the shape and dtype of `x`."""
+        return torch.full_like(x, self._number(1))
+
+    def settle(self, rounded: Tensor) -> Tensor:
+        """What becomes of multiples of `step`: they saturate, and there is one zero."""
+        return rounded.clamp(self.min, self.max) + 0.0
 
     def encode(self, x: Tensor) -> Tensor:
         """The bit patterns of the nearest numbers to `x`, as int64.
@@ -69,7 +104,8 @@ class IntFormat:
         """
         if bool(torch.isnan(x).any()):
             raise ArgumentError(f"{self} has no code for NaN")
-        return torch.remainder(self.cast(x.double()).to(torch.int64), int(2**self.bits))
+        integers = self.cast(x.double()) * 2.0**self.fraction_bits
+        return torch.remainder(integers.to(torch.int64), int(2**self.bits))
 
     def decode(self, codes: Tensor) -> Tensor:
         """The numbers that bit patterns stand for, as float64.
@@ -81,16 +117,22 @@ class IntFormat:
             ArgumentError: a code is out of range.
         """
         check_codes(str(self), codes, self.bits)
-        numbers = codes.to(torch.int64)
-        wrapped = torch.where(numbers >= 2 ** (self.bits - 1), numbers - 2**self.bits, numbers)
-        return (wrapped if self.signed else numbers).double()
+        patterns = codes.to(torch.int64)
+        wrapped = torch.where(patterns >= 2 ** (self.bits - 1), patterns - 2**self.bits, patterns)
+        return (wrapped if self.signed else patterns).double() / 2.0**self.fraction_bits
 
     def values(self) -> Tensor:
         """All numbers of the format, sorted, as float64."""
-        return torch.arange(self.min, self.max + 1, dtype=torch.float64)
+        scale = 2.0**self.fraction_bits
+        return torch.arange(int(self.min * scale), int(self.max * scale) + 1, dtype=torch.float64) / scale
 
     def __str__(self) -> str:
-        return f"{'' if self.signed else 'u'}int{self.bits}{'_narrow' if self.narrow else ''}"
+        fraction = f"/{2**self.fraction_bits}" if self.fraction_bits else ""
+        return f"{'' if self.signed else 'u'}int{self.bits}{'_narrow' if self.narrow else ''}{fraction}"
+
+    def _number(self, integer: int) -> float:
+        """What an integer stands for."""
+        return math.ldexp(integer, -self.fraction_bits)
 
 
 def check_codes(format_name: str, codes: Tensor, bits: int) -> None:

@@ -2,8 +2,25 @@
 
 from brevq.core.function_wrapper.clamp import ScalarClampMinSte, ScalarClampSte, TensorClamp, TensorClampSte
 from brevq.core.function_wrapper.group import PerBlock, PerGroup, PerToken
+from brevq.core.function_wrapper.learned_round import (
+    LearnedRoundHardSigmoid,
+    LearnedRoundIdentity,
+    LearnedRounding,
+    LearnedRoundSigmoid,
+    LearnedRoundSte,
+    rounding_regularization,
+)
 from brevq.core.function_wrapper.misc import AbsBinarySignGrad, BinarySignSte, Identity, TernarySignSte
-from brevq.core.function_wrapper.rounding import CeilSte, DPURoundSte, FloorSte, RoundSte, RoundToZeroSte
+from brevq.core.function_wrapper.rounding import (
+    CeilSte,
+    DPURoundSte,
+    FloorSte,
+    RoundHalfAwaySte,
+    RoundHalfUpSte,
+    RoundSte,
+    RoundToZeroSte,
+    StochasticRoundSte,
+)
 from brevq.core.function_wrapper.view import Granularity, PerChannel, PerTensor
 
 __all__ = [
@@ -14,16 +31,25 @@ __all__ = [
     "FloorSte",
     "Granularity",
     "Identity",
+    "LearnedRoundHardSigmoid",
+    "LearnedRoundIdentity",
+    "LearnedRoundSigmoid",
+    "LearnedRoundSte",
+    "LearnedRounding",
     "PerBlock",
     "PerChannel",
     "PerGroup",
     "PerTensor",
     "PerToken",
+    "RoundHalfAwaySte",
+    "RoundHalfUpSte",
     "RoundSte",
     "RoundToZeroSte",
     "ScalarClampMinSte",
     "ScalarClampSte",
+    "StochasticRoundSte",
     "TensorClamp",
     "TensorClampSte",
     "TernarySignSte",
+    "rounding_regularization",
 ]

@@ -75,6 +75,10 @@ class PerGroup(Granularity):
         """Refused: an output has as many scales as groups."""
         raise ArgumentError(_NO_BIAS.format(what="a weight that is quantized in groups"))
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is the same shape."""
+        return self.tensor_shape is not None and tuple(shape) == tuple(self.tensor_shape)
+
     def split(self, x: Tensor) -> Tensor:
         """`x` with the group axis last, and that in groups."""
         count = self._count(x.shape)
@@ -156,6 +160,10 @@ class PerBlock(Granularity):
         """Refused: an output has as many scales as blocks."""
         raise ArgumentError(_NO_BIAS.format(what="a weight that is quantized in blocks"))
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is the same shape."""
+        return self.tensor_shape is not None and tuple(shape) == tuple(self.tensor_shape)
+
     def split(self, x: Tensor) -> Tensor:
         """`x` in blocks, the values of a block in a row."""
         (down, across), (rows, columns) = self._counts(x.shape), self.block_shape
@@ -225,6 +233,10 @@ class PerToken(Granularity):
     def per_output(self, scale: Tensor) -> Tensor:
         """Refused: scales belong to inputs, not to outputs."""
         raise ArgumentError(_NO_BIAS.format(what="a tensor that is quantized by token"))
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Always: scales are computed for each tensor."""
+        return True
 
     def extra_repr(self) -> str:
         """The axis, for printing."""

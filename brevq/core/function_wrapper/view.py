@@ -6,13 +6,38 @@ the scale has so that it broadcasts back to the tensor, and which scale belongs 
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from brevq.errors import ArgumentError
+
+
+class Peer:
+    """A layer that shares a quantizer, referred to without keeping it alive; copies refer to the copied layer.
+
+    Args:
+        layer: the layer.
+
+    Examples:
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> Peer(layer)() is layer
+        True
+    """
+
+    def __init__(self, layer: Module | None) -> None:
+        self._reference = None if layer is None else weakref.ref(layer)
+
+    def __call__(self) -> Any:
+        """The layer, or None if it is gone."""
+        return None if self._reference is None else self._reference()
+
+    def __reduce__(self) -> tuple[type[Peer], tuple[Module | None]]:
+        return Peer, (self(),)
 
 
 class Granularity(Module, ABC):
@@ -20,12 +45,12 @@ class Granularity(Module, ABC):
 
     `split` lays a tensor out so that the scale broadcasts to it, and `join` takes that back; the core quantizer works
     in between. A quantizer that several layers share has one scale for all their weights: `peers` lists those
-    weights, and statistics are then taken over all of them.
+    layers, and statistics are then taken over the weights of all of them.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.peers: list[Parameter] = []
+        self.peers: list[Peer] = []
 
     @property
     @abstractmethod
@@ -52,6 +77,10 @@ class Granularity(Module, ABC):
             ArgumentError: an output has several scales.
         """
 
+    @abstractmethod
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether the scale could be shared with another tensor of this shape."""
+
     def split(self, x: Tensor) -> Tensor:
         """`x` laid out so that the scale broadcasts to it: by default as it is."""
         return x
@@ -64,7 +93,13 @@ class Granularity(Module, ABC):
         """The rows of which statistics are taken: those of `x`, or of all peers where there are several."""
         if len(self.peers) < 2:
             return self.rows(x)
-        return torch.cat([self.rows(self.split(peer)) for peer in self.peers], dim=-1)
+        layers = [layer for peer in self.peers if (layer := peer()) is not None]
+        return torch.cat([self.rows(self.split(layer.weight.to(x.dtype))) for layer in layers], dim=-1)
+
+    def add_peer(self, layer: Module) -> None:
+        """Count `layer`, which has a `weight`, among those that share the scale; once."""
+        if not any(peer() is layer for peer in self.peers):
+            self.peers = [*(peer for peer in self.peers if peer() is not None), Peer(layer)]
 
 
 class PerTensor(Granularity):
@@ -91,6 +126,10 @@ class PerTensor(Granularity):
     def per_output(self, scale: Tensor) -> Tensor:
         """The scale itself."""
         return scale
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Always."""
+        return True
 
 
 class PerChannel(Granularity):
@@ -138,6 +177,11 @@ class PerChannel(Granularity):
     def per_output(self, scale: Tensor) -> Tensor:
         """The scales in a row, shape `(channels,)`."""
         return scale.reshape(-1)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether there are as many channels."""
+        axis = self.channel_axis
+        return len(shape) == len(self.scale_shape) and shape[axis] == self.scale_shape[axis]
 
     def extra_repr(self) -> str:
         """Axis and scale shape, for printing."""

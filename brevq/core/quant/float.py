@@ -1,14 +1,13 @@
-"""Minifloat quantization: the grid of a floating-point format, scaled."""
+"""Quantization to a number format, scaled: minifloats, and the elements of block formats."""
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.formats import FloatFormat
+from brevq.core.formats import NumberFormat, cast_ste
 from brevq.core.function_wrapper import RoundSte
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
-from brevq.function.ops_ste import straight_through
 
 
 class FloatQuant(Module):
@@ -22,9 +21,10 @@ class FloatQuant(Module):
     stays NaN.
 
     Args:
-        float_format: the format.
+        float_format: the format; elements of blocks may be integers, so an `IntFormat` is one too.
         scaling_impl: returns the range of a tensor.
-        float_scaling_impl: returns the number of the format on which the end of the range falls.
+        float_scaling_impl: returns the number of the format on which the end of the range falls. Default: None, 1:
+            what `scaling_impl` returns is the scale, as of `BlockScaling`.
         float_to_int_impl: rounds mantissas to integers. Default: `RoundSte()`, halves to even.
         quant_delay_steps: number of training steps to delay quantization for. Default: 0.
 
@@ -44,9 +44,9 @@ class FloatQuant(Module):
 
     def __init__(
         self,
-        float_format: FloatFormat,
+        float_format: NumberFormat,
         scaling_impl: Module,
-        float_scaling_impl: Module,
+        float_scaling_impl: Module | None = None,
         float_to_int_impl: Module | None = None,
         quant_delay_steps: int = 0,
     ) -> None:
@@ -62,14 +62,8 @@ class FloatQuant(Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width of the whole format."""
-        scale = self.scaling_impl(x) / self.float_scaling_impl()
-        y = self.cast(x / scale) * scale
+        scale = self.scaling_impl(x)
+        if self.float_scaling_impl is not None:
+            scale = scale / self.float_scaling_impl()
+        y = cast_ste(self.float_format, x / scale, self.float_to_int_impl) * scale
         return self.delay_wrapper(x, y), scale, self.zero_point, self.bit_width
-
-    def cast(self, x: Tensor) -> Tensor:
-        """The numbers of the format that `x` rounds to, differentiable; `x` is of any shape."""
-        step = self.float_format.step(x.detach())
-        rounded = self.float_to_int_impl(x / step) * step
-        clipped = torch.clamp(rounded, self.float_format.min, self.float_format.max)
-        exact = self.float_format.settle(rounded.detach())
-        return straight_through(clipped, exact)

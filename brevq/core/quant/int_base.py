@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import flag
 from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
@@ -45,8 +46,8 @@ class IntQuant(Module):
         quant_delay_steps: int = 0,
     ) -> None:
         super().__init__()
-        self.narrow_range = narrow_range
-        self.signed = signed
+        self.narrow_range = flag("narrow_range", narrow_range)
+        self.signed = flag("signed", signed)
         self.input_view_impl = input_view_impl or Identity()
         self.float_to_int_impl = float_to_int_impl or RoundSte()
         self.tensor_clamp_impl = tensor_clamp_impl or TensorClamp()

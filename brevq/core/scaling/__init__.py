@@ -1,23 +1,38 @@
 """Scales: where the range of a quantizer comes from, and what it is divided by."""
 
+from brevq.core.scaling.accumulator import (
+    AccumulatorAwareScaling,
+    AccumulatorBound,
+    CenteredAccumulatorBound,
+    CenteredL1Norm,
+)
+from brevq.core.scaling.block import BlockScaling
 from brevq.core.scaling.floating import FloatScaling, PowerOfTwoFloatScaling
 from brevq.core.scaling.integer import IntScaling, PowerOfTwoIntScaling, TruncMsbScaling
 from brevq.core.scaling.learned import LearnedStatsScaling, LsqGradientScale, LsqIntScaledAve
 from brevq.core.scaling.runtime import RuntimeStatsScaling
 from brevq.core.scaling.standalone import ConstScaling, ParameterScaling
 from brevq.core.scaling.statistics import StatsScaling
+from brevq.core.scaling.weight_norm import NormalInterval, WeightNormScaling
 
 __all__ = [
+    "AccumulatorAwareScaling",
+    "AccumulatorBound",
+    "BlockScaling",
+    "CenteredAccumulatorBound",
+    "CenteredL1Norm",
     "ConstScaling",
     "FloatScaling",
     "IntScaling",
     "LearnedStatsScaling",
     "LsqGradientScale",
     "LsqIntScaledAve",
+    "NormalInterval",
     "ParameterScaling",
     "PowerOfTwoFloatScaling",
     "PowerOfTwoIntScaling",
     "RuntimeStatsScaling",
     "StatsScaling",
     "TruncMsbScaling",
+    "WeightNormScaling",
 ]

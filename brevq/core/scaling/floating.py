@@ -1,7 +1,5 @@
 """Thresholds of floating-point formats: what the range of a quantizer is divided by to give the scale."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -51,7 +49,7 @@ class PowerOfTwoFloatScaling(Module):
 
     def __init__(self, float_format: FloatFormat) -> None:
         super().__init__()
-        largest = 2.0 ** math.floor(math.log2(float_format.max))
+        largest = 2.0**float_format.max_exponent
         self.register_buffer("value", torch.tensor(largest), persistent=False)
 
     def forward(self) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from brevq.core.checks import flag
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.phase import Phase
@@ -161,7 +162,7 @@ class LsqGradientScale(Module):
 
     def __init__(self, bit_width_impl: Module, signed: bool, narrow_range: bool, batched: bool = False) -> None:
         super().__init__()
-        self.batched = batched
+        self.batched = flag("batched", batched)
         self.bit_width_impl = bit_width_impl
         self.signed = signed
         self.narrow_range = narrow_range

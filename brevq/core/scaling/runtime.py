@@ -8,6 +8,7 @@ from torch.nn import Module
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import FloatRestrictValue
+from brevq.core.stats.running import Running
 from brevq.core.stats.runtime import RuntimeStats
 
 
@@ -23,6 +24,7 @@ class RuntimeStatsScaling(Module):
         collect_stats_steps: number of training batches before the range is learned. Default: 300.
         scaling_stats_momentum: weight of a new batch in the average, from 0 to 1. Default: 0.1.
         gradient_scale_impl: what the range's gradient is multiplied by, such as `LsqGradientScale`. Default: 1.
+        running_impl: how the statistics of batches become one, such as `RunningMax`. Default: a moving average.
 
     Raises:
         ArgumentError: the number of steps is below 1, or the momentum out of range.
@@ -44,6 +46,7 @@ class RuntimeStatsScaling(Module):
         collect_stats_steps: int = 300,
         scaling_stats_momentum: float = 0.1,
         gradient_scale_impl: Module | None = None,
+        running_impl: Running | None = None,
     ) -> None:
         super().__init__()
         self.gradient_scale_impl = gradient_scale_impl
@@ -53,6 +56,7 @@ class RuntimeStatsScaling(Module):
             self.restrict_scaling_impl.encode,
             collect_stats_steps,
             scaling_stats_momentum,
+            running_impl,
         )
 
     @property

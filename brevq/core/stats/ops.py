@@ -150,7 +150,8 @@ class PercentileInterval(Module):
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
-        low_percentile_q: the lower percentile, in percent. Default: 0.001.
+        low_percentile_q: the lower percentile, in percent: the k-th smallest, ``k = ceil(q / 100 * n)``.
+            Default: 0.001.
         high_percentile_q: the upper percentile, in percent. Default: 99.999.
 
     Raises:
@@ -176,7 +177,7 @@ class PercentileInterval(Module):
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x)
         high = torch.relu(_percentile(rows, self.high_percentile_q))
-        low = torch.relu(-_percentile(rows, self.low_percentile_q))
+        low = torch.relu(-_low_percentile(rows, self.low_percentile_q))
         return self.granularity_impl.to_scale(high + low)
 
 
@@ -241,7 +242,7 @@ class NegativePercentileOrZero(Module):
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
-        low_percentile_q: the percentile, in percent. Default: 0.001.
+        low_percentile_q: the percentile, in percent: the k-th smallest, ``k = ceil(q / 100 * n)``. Default: 0.001.
 
     Raises:
         ArgumentError: the percentile is out of range.
@@ -258,7 +259,7 @@ class NegativePercentileOrZero(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        lowest = _percentile(self.granularity_impl(x), self.low_percentile_q)
+        lowest = _low_percentile(self.granularity_impl(x), self.low_percentile_q)
         return self.granularity_impl.to_scale(torch.clamp_max(lowest, 0.0))
 
 
@@ -269,6 +270,15 @@ def _percent(name: str, value: float) -> float:
 
 def _percentile(rows: Tensor, q: float) -> Tensor:
     """The k-th smallest of each row, ``k = floor(q / 100 * n + 1/2)``, at least the first."""
+    k = math.floor(q / 100 * rows.shape[-1] + 0.5)
+    return _kth(rows, k)
+
+
+def _low_percentile(rows: Tensor, q: float) -> Tensor:
+    """The k-th smallest of each row, ``k = ceil(q / 100 * n)``, at least the first."""
+    return _kth(rows, math.ceil(q / 100 * rows.shape[-1]))
+
+
+def _kth(rows: Tensor, k: int) -> Tensor:
     n = rows.shape[-1]
-    k = min(max(math.floor(q / 100 * n + 0.5), 1), n)
-    return rows.kthvalue(k, dim=-1).values
+    return rows.kthvalue(min(max(k, 1), n), dim=-1).values

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from brevq.core.checks import between, count
+from brevq.core.checks import count
 from brevq.core.interfaces import Statistic
 from brevq.core.phase import Phase
+from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
 
 
@@ -23,13 +24,13 @@ class RuntimeStats(Module):
     - *empty*: no data was seen. Evaluation is refused; the first batch in training, or in calibration, begins to
       observe.
     - *observe*: each batch's own statistic is returned and averaged, beginning with the first:
-      ``average = (1 - momentum) * average + momentum * statistic``. Evaluation uses the average.
+      ``average = (1 - momentum) * average + momentum * statistic``, unless `running_impl` says otherwise. Evaluation
+      uses the average.
     - *learned*: after `collect_stats_steps` batches in training the average became the parameter `value`, and
       training moves it.
     - *fixed*: after calibration, the average is held as it is.
 
-    While `calibrating` is True, every batch is observed, in training and in evaluation; what was learned or fixed
-    before is forgotten when the first batch comes, not sooner.
+    While `calibrating` is True, every batch is observed, in training and in evaluation.
 
     A statistic that is infinite or NaN is returned and not averaged, so one bad batch does not spoil the range.
 
@@ -38,6 +39,7 @@ class RuntimeStats(Module):
         encode: takes the statistic to where it is learned, such as its logarithm. Default: the identity.
         collect_stats_steps: number of batches in training before learning begins. Default: 300.
         momentum: weight of a new batch in the average, from 0 to 1. Default: 0.1.
+        running_impl: how batches become one, such as `RunningMax`. Default: `MovingAverage(momentum)`.
 
     Raises:
         ArgumentError: the number of steps is below 1, or the momentum out of range.
@@ -61,6 +63,7 @@ class RuntimeStats(Module):
         encode: Callable[[Tensor], Tensor] | None = None,
         collect_stats_steps: int = 300,
         momentum: float = 0.1,
+        running_impl: Running | None = None,
     ) -> None:
         super().__init__()
         self.stats_impl = stats_impl
@@ -68,20 +71,26 @@ class RuntimeStats(Module):
         self.collect_stats_steps = count("collect_stats_steps", collect_stats_steps)
         if self.collect_stats_steps == 0:
             raise ArgumentError("`collect_stats_steps` (=0) must be at least 1: a range comes from at least one batch")
-        self.momentum = between("scaling_stats_momentum", momentum, 0, 1)
+        self.running_impl = running_impl or MovingAverage(momentum)
+        # Most gather the statistic itself; some gather more, and read it from that.
+        self.read: Callable[[Tensor], Tensor] = getattr(self.running_impl, "read", _identity)
         self.calibrating = False
         self._phase = Phase.EMPTY
         shape = stats_impl.granularity_impl.scale_shape
         self.value = Parameter(torch.zeros(shape))
-        self.register_buffer("average", torch.zeros(shape))
+        state_shape: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(self.running_impl, "state_shape", tuple)
+        self.register_buffer("average", torch.zeros(state_shape(shape)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("phase_code", torch.zeros((), dtype=torch.int64))
 
     @property
     def phase(self) -> Phase:
         """What this statistic is doing now."""
-        # Compiled code moves the buffer, and leaves the attribute behind.
-        return self._phase if self.phase_code.is_meta else Phase(int(self.phase_code))
+        if self.phase_code.is_meta:
+            return self._phase
+        # Compiled code moves the buffers, and leaves the attribute behind.
+        phase = Phase(int(self.phase_code))
+        return Phase.EMPTY if phase == Phase.OBSERVE and int(self.steps) == 0 else phase
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic to use for `x`, as it is learned, in the shape of the scale.
@@ -97,7 +106,7 @@ class RuntimeStats(Module):
             return self.value
         if self._phase == Phase.FIXED:
             return self.value.detach()
-        return torch.where(self.steps >= self.collect_stats_steps, self.value, self.encode(self.average))
+        return torch.where(self.steps >= self.collect_stats_steps, self.value, self.encode(self.read(self.average)))
 
     def settle(self, phase: Phase) -> None:
         """Stop observing: the average becomes the value, *fixed* or *learned*. Without data nothing changes.
@@ -105,15 +114,20 @@ class RuntimeStats(Module):
         Args:
             phase: `Phase.FIXED` or `Phase.LEARNED`.
         """
-        if self._phase == Phase.EMPTY:
+        before = self.phase
+        if before == Phase.EMPTY:
             return
-        if int(self.steps) == 0:  # all that came was infinite or NaN
-            self.reset()
-            return
-        if self.phase == Phase.OBSERVE:
-            with torch.no_grad():
-                self.value.copy_(self.encode(self.average))
         self._set_phase(phase)
+        if before == Phase.OBSERVE:
+            with torch.no_grad():
+                self.value.copy_(self.encode(self.read(self.average)))
+
+    def train(self, mode: bool = True) -> RuntimeStats:
+        """As for every module; what compiled code left behind is brought up to date."""
+        super().train(mode)
+        if not self.phase_code.is_meta and self._phase != self.phase:
+            self._set_phase(self.phase)
+        return self
 
     def reset(self) -> None:
         """Forget all data: back to *empty*."""
@@ -121,19 +135,14 @@ class RuntimeStats(Module):
         self.average.zero_()
         self._set_phase(Phase.EMPTY)
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the state, for `restore`."""
-        return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """The state as it was when `snapshot` returned it."""
-        self.load_state_dict(state)
-
     def extra_repr(self) -> str:
         """The phase, for printing."""
-        return f"phase={self._phase}"
+        return f"phase={self.phase}"
 
     def _set_phase(self, phase: Phase) -> None:
+        if Phase.FIXED in (phase, self._phase):  # a parameter that nothing uses stops distributed training
+            self.value.requires_grad_(phase != Phase.FIXED)
+            self.value.grad = None
         self._phase = phase
         self.phase_code.fill_(int(phase))
 
@@ -145,7 +154,7 @@ class RuntimeStats(Module):
             self.reset()
             self._set_phase(Phase.OBSERVE)
         statistic = self.stats_impl(x)
-        encoded = self.encode(statistic)
+        encoded = self.encode(self.read(statistic))
         if self.calibrating:
             self._average(statistic.detach(), torch.isfinite(statistic))
             return encoded
@@ -158,24 +167,22 @@ class RuntimeStats(Module):
     @torch.no_grad()
     def _average(self, statistic: Tensor, counts: Tensor) -> None:
         """Move the average to `statistic` where it counts."""
-        moved = (1 - self.momentum) * self.average + self.momentum * statistic
-        moved = torch.where(self.steps == 0, statistic, moved)
+        moved = self.running_impl(self.average, statistic, self.steps)
         self.average.copy_(torch.where(counts, moved, self.average))
         self.steps.add_(counts.all())
 
     @torch.no_grad()
     def _finish(self, was_full: Tensor) -> None:
-        """After the last batch, the average becomes the value, and learning begins."""
-        is_full = self.steps >= self.collect_stats_steps
-        self.value.copy_(torch.where(is_full & ~was_full, self.encode(self.average), self.value))
-        self.phase_code.add_(is_full & ~was_full)
-        if not torch.compiler.is_compiling():
-            self._phase = self.phase
+        """The value follows the average, until after the last batch learning begins."""
+        self.value.copy_(torch.where(was_full, self.value, self.encode(self.read(self.average))))
+        self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
+        if not torch.compiler.is_compiling() and self.phase == Phase.LEARNED:
+            self._phase = Phase.LEARNED
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         if not self.phase_code.is_meta:
-            self._phase = Phase(int(self.phase_code))
+            self._set_phase(Phase(int(self.phase_code)))
 
 
 def _identity(x: Tensor) -> Tensor:

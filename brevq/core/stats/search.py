@@ -1,0 +1,340 @@
+"""Ranges and zero-points that are searched for: those whose integer grid is closest to the tensor.
+
+All assume rounding to nearest. They look at the tensor in a fixed number of passes, without reading a number back
+from the device, and hold a few tensors of its size. What is found is a factor of an ordinary statistic, or a distance
+from it: the search itself is constant to the gradient, which is that of the statistic. A search takes many times as
+long as the statistic: `LearnedStatsScaling` makes one, `StatsScaling` one at every call.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from brevq.core.checks import between, positive
+from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.interfaces import Restriction
+from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.function.ops import max_int, min_int
+
+
+class MSE(Module):
+    """The range whose integer grid has the smallest mean squared error: a fraction of the largest absolute value.
+
+    With candidates ``r_k = k / mse_iters * max |x|`` for k from 1 to `mse_iters`, the one with the smallest
+    ``mean (s * clamp(round(x / s)) - x) ** 2``, where ``s = r_k / int_threshold``; the largest of several. Zero is
+    on code zero. NaN gives NaN.
+
+    Args:
+        bit_width_impl: the bit width of the grid.
+        int_scaling_impl: the integer threshold that the range will be divided by.
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+        granularity_impl: which values share a range. Default: all of them.
+        restrict_scaling_impl: which values the range may take; candidates are compared as they will be used.
+            Default: any.
+        mse_iters: number of candidates; the range is found to within one `mse_iters`-th of the largest absolute
+            value. Default: 100.
+
+    Raises:
+        ArgumentError: there are no candidates.
+
+    Source:
+        Sung et al., 2015, https://arxiv.org/abs/1511.06488, section 2; as a grid search: Nagel et al., 2021,
+        https://arxiv.org/abs/2106.08295, section 3.1.
+
+    Examples:
+        >>> from brevq.core.bit_width import BitWidthConst
+        >>> from brevq.core.scaling import IntScaling
+        >>> stats = MSE(BitWidthConst(2), IntScaling(True, True), signed=True, narrow_range=True, mse_iters=10)
+        >>> stats(torch.tensor([1.0, -1.0, 1.0, 1.0, 0.9, 2.0]))  # codes -1, 0, 1: the outlier is clipped
+        tensor(1.2000)
+    """
+
+    def __init__(
+        self,
+        bit_width_impl: Module,
+        int_scaling_impl: Module,
+        signed: bool,
+        narrow_range: bool,
+        granularity_impl: Granularity | None = None,
+        restrict_scaling_impl: Restriction | None = None,
+        mse_iters: int = 100,
+    ) -> None:
+        super().__init__()
+        self.grid = NearestGrid(bit_width_impl, int_scaling_impl, signed, narrow_range)
+        self.granularity_impl = granularity_impl or PerTensor()
+        self.restrict_scaling_impl = restrict_scaling_impl
+        self.mse_iters = at_least_one("mse_iters", mse_iters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The ranges of `x`, in the shape of the scale."""
+        rows = self.granularity_impl(x)
+        largest = rows.abs().amax(dim=-1, keepdim=True)
+        best = self._search(rows.detach(), largest.detach())
+        return self.granularity_impl.to_scale((best * largest).squeeze(-1))
+
+    @torch.no_grad()
+    def _search(self, rows: Tensor, largest: Tensor) -> Tensor:
+        """The best fraction of `largest` for each row, which has shape `(..., 1)`."""
+        best = torch.ones_like(largest)
+        smallest = self._error(rows, largest)
+        for k in range(self.mse_iters - 1, 0, -1):
+            fraction = k / self.mse_iters
+            error = self._error(rows, fraction * largest)
+            best = torch.where(error < smallest, fraction, best)
+            smallest = torch.minimum(error, smallest)
+        return best
+
+    def _error(self, rows: Tensor, threshold: Tensor) -> Tensor:
+        """The mean squared error of each row with its range."""
+        if self.restrict_scaling_impl is not None:
+            threshold = self.restrict_scaling_impl(self.restrict_scaling_impl.encode(threshold))
+        scale = threshold / self.grid.threshold()
+        error: Tensor = self.grid(rows / scale) * scale - rows
+        return error.square().mean(dim=-1, keepdim=True)
+
+
+class HalfQuadraticOptimizerScale(Module):
+    """The range whose integer grid has errors of the smallest p-norm, p below 1, which forgives outliers.
+
+    Beginning with ``s = max |x| / int_threshold``, each iteration splits the errors ``e = x - s * q`` of the codes
+    ``q = clamp(round(x / s))`` into outliers ``o = shrink(e)`` and the rest, fits the scale to what is left,
+    ``s = sum q * (x - o) / sum q ** 2``, and multiplies beta by kappa. With errors in steps,
+    ``shrink(e) = sign(e) * relu(|e| - |e| ** (p - 1) / beta)``. The scale with the smallest ``sum |e| ** p`` of all,
+    the first included, gives the range ``s * int_threshold``. Where all codes are zero the scale stays. Zero is on code
+    zero. NaN gives NaN.
+
+    Args:
+        bit_width_impl: the bit width of the grid.
+        int_scaling_impl: the integer threshold that the range will be divided by.
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+        granularity_impl: which values share a range. Default: all of them.
+        hqo_impl: the number of iterations, p, beta and kappa. Default: `HalfQuadratic()`.
+
+    Source:
+        Badri and Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning Models",
+        https://mobiusml.github.io/hqq_blog/, with the scale in place of the zero-point, and errors in steps, so that
+        what is found for a tensor times two is twice what is found for the tensor.
+
+    Examples:
+        >>> from brevq.core.bit_width import BitWidthConst
+        >>> from brevq.core.scaling import IntScaling
+        >>> stats = HalfQuadraticOptimizerScale(BitWidthConst(3), IntScaling(True, True), True, True)
+        >>> stats(torch.tensor([1.0, 2.0, -1.0, -2.0, 1.0, 3.5])) / 3  # the step; 3.5 counts as an outlier
+        tensor(1.0311)
+    """
+
+    def __init__(
+        self,
+        bit_width_impl: Module,
+        int_scaling_impl: Module,
+        signed: bool,
+        narrow_range: bool,
+        granularity_impl: Granularity | None = None,
+        hqo_impl: HalfQuadratic | None = None,
+    ) -> None:
+        super().__init__()
+        self.grid = NearestGrid(bit_width_impl, int_scaling_impl, signed, narrow_range)
+        self.granularity_impl = granularity_impl or PerTensor()
+        self.hqo_impl = hqo_impl or HalfQuadratic()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The ranges of `x`, in the shape of the scale."""
+        rows = self.granularity_impl(x)
+        largest = rows.abs().amax(dim=-1, keepdim=True)
+        start = (largest / self.grid.threshold()).detach()
+        factor = self._search(rows.detach(), start) / start
+        factor = torch.where(start == 0, 1.0, factor)
+        return self.granularity_impl.to_scale((factor * largest).squeeze(-1))
+
+    @torch.no_grad()
+    def _search(self, rows: Tensor, scale: Tensor) -> Tensor:
+        """The best scale for each row, shape `(..., 1)`, beginning with `scale`."""
+        best, smallest = scale, torch.full_like(scale, torch.inf)
+        for iteration in range(self.hqo_impl.hqo_iters + 1):
+            codes = self.grid(rows / scale)
+            error = rows - codes * scale
+            norm = self.hqo_impl.norm(error)
+            best = torch.where(norm < smallest, scale, best)
+            smallest = torch.minimum(norm, smallest)
+            inliers = rows - scale * self.hqo_impl(error / scale, iteration)
+            weight = codes.square().sum(dim=-1, keepdim=True)
+            scale = torch.where(weight > 0, (codes * inliers).sum(dim=-1, keepdim=True) / weight, scale)
+        return best
+
+
+class HalfQuadraticOptimizerZeroPoint(Module):
+    """The value on the lowest code whose integer grid has errors of the smallest p-norm, which forgives outliers.
+
+    A statistic for the zero-point, `zero_point_stats_impl`, to be used with the range `AbsMinMax`:
+    ``s = (max(x, 0) - min(x, 0)) / int_threshold`` stays as it is. Beginning with ``z = min_int - min(x, 0) / s``,
+    each iteration splits the errors ``e = x / s - (q - z)`` of the codes ``q = clamp(round(x / s + z))`` into
+    outliers ``o = shrink(e)`` and the rest, fits the zero-point to what is left, ``z = mean (q - (x / s - o))``, and
+    multiplies beta by kappa; `shrink` is that of `HalfQuadraticOptimizerScale`. The zero-point with the smallest
+    ``sum |e| ** p`` of all, the first included, gives ``-z * s``. NaN gives NaN.
+
+    Args:
+        bit_width_impl: the bit width of the grid.
+        int_scaling_impl: the integer threshold that the range is divided by.
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+        granularity_impl: which values share a zero-point. Default: all of them.
+        hqo_impl: the number of iterations, p, beta and kappa. Default: `HalfQuadratic()`.
+
+    Source:
+        Badri and Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning Models",
+        https://mobiusml.github.io/hqq_blog/, with errors in steps.
+
+    Examples:
+        >>> from brevq.core.bit_width import BitWidthConst
+        >>> from brevq.core.scaling import IntScaling
+        >>> stats = HalfQuadraticOptimizerZeroPoint(BitWidthConst(2), IntScaling(False, False), False, False)
+        >>> stats(torch.tensor([-1.25, 0.0, 1.0, 1.0, 1.75]))  # the step is 1; it was -1.25
+        tensor(-1.0979)
+    """
+
+    def __init__(
+        self,
+        bit_width_impl: Module,
+        int_scaling_impl: Module,
+        signed: bool,
+        narrow_range: bool,
+        granularity_impl: Granularity | None = None,
+        hqo_impl: HalfQuadratic | None = None,
+    ) -> None:
+        super().__init__()
+        self.granularity_impl = granularity_impl or PerTensor()
+        self.hqo_impl = hqo_impl or HalfQuadratic()
+        self.grid = NearestGrid(bit_width_impl, int_scaling_impl, signed, narrow_range)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values on the lowest code, in the shape of the scale; the gradient is that of ``min(x, 0)``."""
+        rows = self.granularity_impl(x)
+        lowest = torch.clamp_max(rows.amin(dim=-1, keepdim=True), 0.0)
+        moved = self._search(rows.detach(), lowest.detach())
+        return self.granularity_impl.to_scale((lowest + (moved - lowest).detach()).squeeze(-1))
+
+    @torch.no_grad()
+    def _search(self, rows: Tensor, lowest: Tensor) -> Tensor:
+        """The value on the lowest code for each row, shape `(..., 1)`, beginning with `lowest`."""
+        width = torch.relu(rows.amax(dim=-1, keepdim=True)) - lowest
+        scale = width / self.grid.threshold()
+        start = zero_point = self.grid.lowest() - lowest / scale
+        steps, best, smallest = rows / scale, start, torch.full_like(start, torch.inf)
+        for iteration in range(self.hqo_impl.hqo_iters + 1):
+            codes = self.grid(steps + zero_point)
+            error = steps - (codes - zero_point)
+            norm = self.hqo_impl.norm(error)
+            best = torch.where(norm < smallest, zero_point, best)
+            smallest = torch.minimum(norm, smallest)
+            zero_point = (codes - (steps - self.hqo_impl(error, iteration))).mean(dim=-1, keepdim=True)
+        return torch.where(width == 0, lowest, -best * scale)
+
+
+class HalfQuadratic(Module):
+    """Half-quadratic splitting: how errors are split into outliers and the rest, and for how many iterations.
+
+    The outliers of errors are ``shrink(e) = sign(e) * relu(|e| - |e| ** (p - 1) / beta)``, which minimizes, nearly,
+    ``|o| ** p + beta / 2 * (o - e) ** 2``. Errors below ``beta ** (-1 / (2 - p))`` steps are no outliers: 0.17 by
+    default.
+
+    Args:
+        hqo_iters: number of iterations. Default: 20.
+        hqo_lp_norm: p, above 0 and at most 1; 1 is soft thresholding. Default: 0.7.
+        hqo_beta: weight of the second term in the first iteration, for errors in steps. Default: 10.
+        hqo_kappa: growth of beta in each iteration, from 1 to 1000. Default: 1.01.
+
+    Raises:
+        ArgumentError: an argument is out of range.
+
+    Source:
+        Badri and Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning Models",
+        https://mobiusml.github.io/hqq_blog/
+
+    Examples:
+        >>> HalfQuadratic(hqo_lp_norm=1.0, hqo_beta=2.0)(torch.tensor([0.4, -2.0]), iteration=0)
+        tensor([ 0.0000, -1.5000])
+    """
+
+    def __init__(
+        self, hqo_iters: int = 20, hqo_lp_norm: float = 0.7, hqo_beta: float = 10.0, hqo_kappa: float = 1.01
+    ) -> None:
+        super().__init__()
+        self.hqo_iters = at_least_one("hqo_iters", hqo_iters)
+        self.hqo_lp_norm = between("hqo_lp_norm", positive("hqo_lp_norm", hqo_lp_norm), 0, 1)
+        self.hqo_beta = positive("hqo_beta", hqo_beta)
+        self.hqo_kappa = between("hqo_kappa", hqo_kappa, 1, 1000)
+
+    def forward(self, error: Tensor, iteration: int) -> Tensor:
+        """The outliers in `error`, of any shape, in steps; `iteration` counts from 0."""
+        magnitude = error.abs()
+        threshold = magnitude ** (self.hqo_lp_norm - 1) / (self.hqo_beta * self.hqo_kappa**iteration)
+        return error.sign() * torch.relu(magnitude - threshold)
+
+    def norm(self, error: Tensor) -> Tensor:
+        """The sum over the last dimension of ``|e| ** p``, which stays, with size 1."""
+        return (error.abs() ** self.hqo_lp_norm).sum(dim=-1, keepdim=True)
+
+
+class NearestGrid(Module):
+    """The codes of an integer grid nearest to numbers of steps: ``clamp(round(steps), min_int, max_int)``.
+
+    Args:
+        bit_width_impl: the bit width of the grid.
+        int_scaling_impl: the integer threshold, for a bit width.
+        signed: whether the grid has negative codes.
+        narrow_range: whether the range gives up one code.
+
+    Examples:
+        >>> from brevq.core.bit_width import BitWidthConst
+        >>> from brevq.core.scaling import IntScaling
+        >>> NearestGrid(BitWidthConst(3), IntScaling(True, True), True, True)(torch.tensor([-4.6, 1.4]))
+        tensor([-3.,  1.])
+    """
+
+    def __init__(self, bit_width_impl: Module, int_scaling_impl: Module, signed: bool, narrow_range: bool) -> None:
+        super().__init__()
+        self.bit_width_impl = bit_width_impl
+        self.int_scaling_impl = int_scaling_impl
+        self.signed = signed
+        self.narrow_range = narrow_range
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """The codes of `steps`, of any shape."""
+        highest = max_int(self.signed, self.narrow_range, self.bit_width_impl())
+        return torch.clamp(torch.round(steps), self.lowest(), highest)
+
+    def lowest(self) -> Tensor:
+        """The smallest code, shape `()`."""
+        return min_int(self.signed, self.narrow_range, self.bit_width_impl())
+
+    def threshold(self) -> Tensor:
+        """The integer threshold, shape `()`, constant to the gradient."""
+        threshold: Tensor = self.int_scaling_impl(self.bit_width_impl()).detach()
+        return threshold
+
+
+def at_least_one(name: str, value: object) -> int:
+    """`value` as a whole number of at least 1: iterations, bins or candidates.
+
+    Args:
+        name: what the argument is called, for the message.
+        value: what was given.
+
+    Raises:
+        ArgumentTypeError: it is not an integer.
+        ArgumentError: it is below 1.
+
+    Examples:
+        >>> at_least_one("mse_iters", 100)
+        100
+    """
+    rule = f"`{name}` (={value!r}) must be a whole number, 1 or more"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{rule}, not {type(value).__name__}")
+    if value < 1:
+        raise ArgumentError(rule)
+    return value

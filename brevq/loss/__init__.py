@@ -1,0 +1,5 @@
+"""Losses on what quantization costs, to be added to the loss of the task."""
+
+from brevq.loss.bit_width import BitWidthLoss, activations_by_size, outputs_by_operations, weights_by_size
+
+__all__ = ["BitWidthLoss", "activations_by_size", "outputs_by_operations", "weights_by_size"]
