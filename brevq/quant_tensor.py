@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from brevq.core.formats import FloatFormat
+from brevq.core.formats import NumberFormat
 from brevq.core.function_wrapper import Granularity
 from brevq.errors import ArgumentError
 
@@ -33,7 +33,7 @@ class QuantTensor:
         zero_point: the code of zero; broadcasts to the values.
         bit_width: number of bits, shape `()`.
         signed: whether the grid has negative codes.
-        float_format: the format of the codes, where they are floating-point numbers. Default: None, integers.
+        float_format: the format of the codes, where they are bit patterns of one. Default: None, integers.
         granularity: which values share a scale, where the scale does not broadcast to them as it is. Default: None.
 
     Examples:
@@ -50,7 +50,7 @@ class QuantTensor:
     zero_point: Tensor
     bit_width: Tensor
     signed: bool
-    float_format: FloatFormat | None = None
+    float_format: NumberFormat | None = None
     granularity: Granularity | None = None
 
     def int(self) -> Tensor:

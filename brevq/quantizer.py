@@ -148,12 +148,17 @@ class Quantizer(nn.Module):
             for observer in observers:
                 observer.calibrating = False
             with torch.no_grad():
-                zero: QuantTensor = self(torch.zeros((), device=self.device))
+                zero: QuantTensor = self(self._any_value())
         finally:
             self.train(before[0])
             for observer, calibrating in zip(observers, before[1], strict=True):
                 observer.calibrating = calibrating
         return zero
+
+    def _any_value(self) -> Tensor:
+        """A zero, or a group of them where the recipe quantizes by the group."""
+        size = getattr(self.granularity, "group_size", None)
+        return torch.zeros(() if size is None else (1, size), device=self.device)
 
     def share(self, layer: nn.Module) -> None:
         """Count `layer` among those whose weight this quantizer serves: statistics are taken over all of them.
@@ -190,10 +195,10 @@ class Quantizer(nn.Module):
         """The grid as a checkpoint states it: bits (0 where they are learned), signed, narrow, exponent bits."""
         bits = next((module for module in self.modules() if isinstance(module, BitWidthConst)), self.tensor_quant)
         bit_width = getattr(bits, "bit_width", None)
-        float_format = getattr(self.tensor_quant, "float_format", None)
+        number_format = getattr(self.tensor_quant, "float_format", None)
         narrow = any(getattr(module, "narrow_range", False) for module in self.tensor_quant.modules())
         known = isinstance(bit_width, Tensor) and not bit_width.is_meta
-        exponent_bits = float_format.exponent_bits if float_format is not None else 0
+        exponent_bits = getattr(number_format, "exponent_bits", 0)
         return [int(bit_width) if known else 0, int(self.signed), int(narrow), exponent_bits]  # type: ignore[arg-type]
 
     def _refuse_unsigned_weight(self) -> None:

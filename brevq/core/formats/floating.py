@@ -189,9 +189,9 @@ class FloatFormat:
         if self.saturating:
             within = rounded.clamp(low, high)
         else:
-            beyond = torch.sign(rounded) * (math.inf if self.has_inf else math.nan)
-            within = torch.where(rounded.abs() > high, beyond, rounded)
-            within = within if self.signed else within.clamp_min(low)
+            above = rounded if self.signed else rounded.clamp_min(low)
+            beyond = torch.sign(above) * (math.inf if self.has_inf else math.nan)
+            within = torch.where(above.abs() > high, beyond, above)
         return within if self.has_negative_zero else within + 0.0
 
     def encode(self, x: Tensor) -> Tensor:
