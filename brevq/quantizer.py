@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from brevq.core.bit_width import BitWidthConst
 from brevq.core.function_wrapper import Granularity
 from brevq.core.phase import Phase
+from brevq.core.quant import DelayWrapper
 from brevq.core.scaling import LearnedStatsScaling
 from brevq.core.stats import RuntimeStats
 from brevq.core.zero_point import ZeroZeroPoint
@@ -134,6 +135,20 @@ class Quantizer(nn.Module):
         """What becomes of a tensor without values: itself, with a scale of 1; nothing is observed."""
         one, zero = torch.ones((), device=x.device), torch.zeros((), device=x.device)
         return QuantTensor(x, one, zero, self.grid[0].float(), self.signed, self.float_format)
+
+    def peek(self, x: Tensor, *context: Tensor) -> QuantTensor:
+        """As calling it, without counting as a step of training: a delay of quantization stays as long as it is.
+
+        Args:
+            x: a floating-point tensor.
+            *context: what the core quantizer needs beside it.
+        """
+        delays = [module.steps_left for module in self.modules() if isinstance(module, DelayWrapper)]
+        before = [(steps_left, steps_left.clone()) for steps_left in delays if steps_left is not None]
+        quantized: QuantTensor = self(x, *context)
+        for steps_left, steps in before:
+            steps_left.copy_(steps)
+        return quantized
 
     def current(self) -> QuantTensor:
         """Zero, quantized as evaluation would do it now: what holds the scale, zero-point and bit width in force.

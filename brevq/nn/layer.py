@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -154,8 +154,8 @@ class QuantLayer(nn.Module):
             ArgumentError: the bias needs the input's scale, and the input has none.
         """
         quant_input = x if self.input_quant is None else self.input_quant(plain(x))
-        weight = self.weight if self.weight_quant is None else self._weight(quant_input)
-        bias = self._bias(quant_input, weight)
+        weight = self.weight if self.weight_quant is None else self._weight(quant_input, self.weight_quant)
+        bias = self._bias(quant_input, weight, self.bias_quant)
         output = self.compute(plain(quant_input), plain(weight), plain(bias))
         if self.output_quant is None:
             return output
@@ -176,7 +176,7 @@ class QuantLayer(nn.Module):
             raise ArgumentError(f"{type(self).__name__} has a float weight: `weight_quant` is None")
         if x is None and self.input_quant is not None and self.weight_quant.needs_input:
             x = self.input_quant.current()
-        return self._weight(x)
+        return self._weight(x, self.weight_quant.peek)
 
     def quant_bias(self, x: QuantTensor | None = None) -> QuantTensor:
         """The bias as `forward` uses it.
@@ -191,7 +191,7 @@ class QuantLayer(nn.Module):
             raise ArgumentError(f"{type(self).__name__} has no quantized bias: `bias_quant` is None, or `bias` is")
         if x is None and self.input_quant is not None and self.bias_quant.needs_scale:
             x = self.input_quant.current()
-        quantized: QuantTensor = self._bias(x, self.quant_weight(x))
+        quantized: QuantTensor = self._bias(x, self.quant_weight(x), self.bias_quant.peek)
         return quantized
 
     def supplies(self, recipe: Any) -> Mapping[str, Any]:
@@ -211,30 +211,27 @@ class QuantLayer(nn.Module):
             return {"tensor_shape": tuple(self.bias.shape), **about}
         return about
 
-    def _weight(self, x: Any) -> QuantTensor:
+    def _weight(self, x: Any, quantize: Callable[..., QuantTensor]) -> QuantTensor:
         """The weight, quantized; for a quantizer that asks for it, to suit the integers of the input."""
         quantizer: Any = self.weight_quant
-        quantized: QuantTensor
         if not quantizer.needs_input:
-            quantized = quantizer(self.weight)
-            return quantized
+            return quantize(self.weight)
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_WEIGHT_NEEDS_INPUT.format(weight=describe(quantizer)))
-        quantized = quantizer(self.weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
-        return quantized
+        return quantize(self.weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
 
-    def _bias(self, x: Any, weight: Any) -> Any:
+    def _bias(self, x: Any, weight: Any, quantize: Any) -> Any:
         """The bias, quantized by the product of the input's and the weight's scale where its recipe asks for one."""
         if self.bias_quant is None or self.bias is None:
             return self.bias
         if not self.bias_quant.needs_scale:
-            return self.bias_quant(self.bias)
+            return quantize(self.bias)
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant)))
         granularity = (self.weight_quant and self.weight_quant.granularity) or PerTensor()
         if x.scale.numel() != 1 or getattr(granularity, "channel_axis", self.channel_axis) != self.channel_axis:
             raise ArgumentError(_BIAS_NEEDS_ONE_SCALE.format(bias=describe(self.bias_quant)))
-        return self.bias_quant(self.bias, x.scale.reshape(()) * granularity.per_output(weight.scale))
+        return quantize(self.bias, x.scale.reshape(()) * granularity.per_output(weight.scale))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Weights that come without the state of their quantizer are a float network's: learned ranges start again."""

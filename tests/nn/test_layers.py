@@ -579,3 +579,12 @@ def test_bias_on_a_grid_that_does_not_exist_is_refused():
         "`bias_quant` (Int32Bias) lies on the grid of the accumulator, and there is none: each output needs one "
         "scale, of the whole input times that of the weight or of its output channel"
     )
+
+
+def test_looking_at_a_weight_is_no_step():
+    """Asking for the quantized weight in training does not use up the delay of its quantization."""
+    layer = qnn.QuantLinear(4, 4, bias=False, weight_bit_width=2, weight_quant_delay_steps=1)
+    for _ in range(3):
+        assert torch.equal(layer.weight, layer.quant_weight().value)
+    outputs = [layer(torch.eye(4)).T for _ in range(2)]
+    assert [True, False] == [torch.equal(layer.weight, output) for output in outputs]
