@@ -83,7 +83,8 @@ class QuantTensor:
         low, high = self._limits()
         on_grid = (exact - codes).abs() <= torch.maximum(slack, _TOLERANCE_FLOAT32 * least)
         # Of 32 bits, float32 rounds the last code up.
-        return bool((on_grid & (codes >= low) & (codes <= high + slack)).all())
+        # What fills a last group up is no value.
+        return bool(self._join(on_grid & (codes >= low) & (codes <= high + slack)).all())
 
     def detach(self) -> QuantTensor:
         """The same without gradients."""

@@ -171,9 +171,14 @@ class Quantizer(nn.Module):
         return zero
 
     def _any_value(self) -> Tensor:
-        """A zero, or a group of them where the recipe quantizes by the group."""
-        size = getattr(self.granularity, "group_size", None)
-        return torch.zeros(() if size is None else (1, size), device=self.device)
+        """A zero, or a group or a token of them where the recipe quantizes by those."""
+        granularity: Any = self.granularity
+        if hasattr(granularity, "group_size"):
+            return torch.zeros(1, granularity.group_size, device=self.device)
+        axes = (
+            max(granularity.feature_axis + 1, -granularity.feature_axis) if hasattr(granularity, "feature_axis") else 0
+        )
+        return torch.zeros((1,) * axes, device=self.device)
 
     def share(self, layer: nn.Module) -> None:
         """Count `layer` among those whose weight this quantizer serves: statistics are taken over all of them.

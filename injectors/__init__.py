@@ -1,8 +1,8 @@
 """Recipes: quantizers declared as classes, ready to be given to layers, or to be subclassed.
 
 Names are ``<Format><Role><Granularity>[<Scale>]``. A floating-point scale goes unnamed, ``PoT`` is a power of two,
-``LSQ``, ``LSQPlus`` and ``TQT`` are learned, and ``A2Q`` is accumulator-aware. The bases that they are assembled from
-are in `injectors.bases`.
+``LSQ``, ``LSQPlus`` and ``TQT`` are learned, ``MSE`` and ``HQO`` are searched for, ``Dynamic`` is computed from each
+input, and ``A2Q`` is accumulator-aware. The bases that they are assembled from are in `injectors.bases`.
 """
 
 from injectors.accumulator import Int8WeightNormPerChannel, Int8WeightPerChannelA2Q, Int8WeightPerChannelA2QPlus
@@ -18,7 +18,7 @@ from injectors.activation import (
     Uint8ActPerTensorLSQ,
     Uint8ActPerTensorPoT,
 )
-from injectors.bias import Int8Bias, Int32Bias
+from injectors.bias import Int8Bias, Int8BiasPerTensor, Int8BiasPerTensorPoT, Int16Bias, Int24Bias, Int32Bias
 from injectors.block import (
     BFP16Act,
     BFP16Weight,
@@ -40,6 +40,18 @@ from injectors.block import (
     MXInt8Weight,
     NVFP4Act,
     NVFP4Weight,
+)
+from injectors.dynamic import (
+    Fp8e4m3OCPActPerGroupDynamic,
+    Fp8e4m3OCPActPerTokenDynamic,
+    Int8ActPerGroupDynamic,
+    Int8ActPerTensorDynamic,
+    Int8ActPerTensorMax,
+    Int8ActPerTokenDynamic,
+    ShiftedUint8ActPerTensorDynamic,
+    ShiftedUint8ActPerTensorPoT,
+    ShiftedUint8ActPerTokenDynamic,
+    Uint8ActPerTensorMax,
 )
 from injectors.floating import (
     Bf16Act,
@@ -65,6 +77,15 @@ from injectors.floating import (
     Fp16Act,
     Fp16Weight,
 )
+from injectors.group import (
+    Fp8e4m3OCPWeightPerBlock,
+    Int4WeightPerGroup,
+    Int8WeightPerGroup,
+    ShiftedUint4WeightPerChannel,
+    ShiftedUint4WeightPerGroup,
+    ShiftedUint8WeightPerChannel,
+    ShiftedUint8WeightPerGroup,
+)
 from injectors.learned import (
     Int8ActPerTensorLearnedBits,
     Int8ActPerTensorTQT,
@@ -74,6 +95,23 @@ from injectors.learned import (
     ShiftedUint8ActPerTensorLSQPlus,
     Uint8ActPerTensorLearnedBits,
     Uint8ActPerTensorTQT,
+)
+from injectors.rounding import (
+    Int4WeightPerGroupSignRound,
+    Int4WeightPerTensorAdaRound,
+    Int16WeightPerTensorPoTStochastic,
+)
+from injectors.search import (
+    Int8ActPerTensorMSE,
+    Int8WeightPerChannelHQO,
+    Int8WeightPerChannelMSE,
+    Int8WeightPerTensorHQO,
+    Int8WeightPerTensorMSE,
+    ShiftedUint4WeightPerGroupHQO,
+    ShiftedUint8ActPerTensorHQO,
+    ShiftedUint8WeightPerChannelHQO,
+    ShiftedUint8WeightPerTensorHQO,
+    Uint8ActPerTensorMSE,
 )
 from injectors.weight import (
     BinaryWeightPerChannel,
@@ -109,7 +147,10 @@ __all__ = [
     "Fp8e4m3FNUZActPerTensor",
     "Fp8e4m3FNUZWeightPerChannel",
     "Fp8e4m3FNUZWeightPerTensor",
+    "Fp8e4m3OCPActPerGroupDynamic",
     "Fp8e4m3OCPActPerTensor",
+    "Fp8e4m3OCPActPerTokenDynamic",
+    "Fp8e4m3OCPWeightPerBlock",
     "Fp8e4m3OCPWeightPerChannel",
     "Fp8e4m3OCPWeightPerTensor",
     "Fp8e5m2FNUZActPerTensor",
@@ -123,25 +164,43 @@ __all__ = [
     "Int4ActPerTensor",
     "Int4WeightPerChannel",
     "Int4WeightPerChannelPoT",
+    "Int4WeightPerGroup",
+    "Int4WeightPerGroupSignRound",
     "Int4WeightPerTensor",
+    "Int4WeightPerTensorAdaRound",
     "Int4WeightPerTensorPoT",
+    "Int8ActPerGroupDynamic",
     "Int8ActPerTensor",
+    "Int8ActPerTensorDynamic",
     "Int8ActPerTensorLSQ",
     "Int8ActPerTensorLearnedBits",
+    "Int8ActPerTensorMSE",
+    "Int8ActPerTensorMax",
     "Int8ActPerTensorPoT",
     "Int8ActPerTensorTQT",
+    "Int8ActPerTokenDynamic",
     "Int8Bias",
+    "Int8BiasPerTensor",
+    "Int8BiasPerTensorPoT",
     "Int8WeightNormPerChannel",
     "Int8WeightPerChannel",
     "Int8WeightPerChannelA2Q",
     "Int8WeightPerChannelA2QPlus",
+    "Int8WeightPerChannelHQO",
     "Int8WeightPerChannelLSQPlus",
+    "Int8WeightPerChannelMSE",
     "Int8WeightPerChannelPoT",
+    "Int8WeightPerGroup",
     "Int8WeightPerTensor",
+    "Int8WeightPerTensorHQO",
     "Int8WeightPerTensorLSQ",
     "Int8WeightPerTensorLearnedBits",
+    "Int8WeightPerTensorMSE",
     "Int8WeightPerTensorPoT",
     "Int8WeightPerTensorTQT",
+    "Int16Bias",
+    "Int16WeightPerTensorPoTStochastic",
+    "Int24Bias",
     "Int32Bias",
     "MX6Act",
     "MX6Weight",
@@ -161,15 +220,28 @@ __all__ = [
     "MXInt8Weight",
     "NVFP4Act",
     "NVFP4Weight",
+    "ShiftedUint4WeightPerChannel",
+    "ShiftedUint4WeightPerGroup",
+    "ShiftedUint4WeightPerGroupHQO",
     "ShiftedUint8ActPerTensor",
+    "ShiftedUint8ActPerTensorDynamic",
+    "ShiftedUint8ActPerTensorHQO",
     "ShiftedUint8ActPerTensorLSQPlus",
+    "ShiftedUint8ActPerTensorPoT",
+    "ShiftedUint8ActPerTokenDynamic",
+    "ShiftedUint8WeightPerChannel",
+    "ShiftedUint8WeightPerChannelHQO",
+    "ShiftedUint8WeightPerGroup",
     "ShiftedUint8WeightPerTensor",
+    "ShiftedUint8WeightPerTensorHQO",
     "TernaryWeightPerChannel",
     "TernaryWeightPerTensor",
     "Uint4ActPerTensor",
     "Uint8ActPerTensor",
     "Uint8ActPerTensorLSQ",
     "Uint8ActPerTensorLearnedBits",
+    "Uint8ActPerTensorMSE",
+    "Uint8ActPerTensorMax",
     "Uint8ActPerTensorPoT",
     "Uint8ActPerTensorTQT",
 ]

@@ -588,3 +588,10 @@ def test_looking_at_a_weight_is_no_step():
         assert torch.equal(layer.weight, layer.quant_weight().value)
     outputs = [layer(torch.eye(4)).T for _ in range(2)]
     assert [True, False] == [torch.equal(layer.weight, output) for output in outputs]
+
+
+@pytest.mark.parametrize("name", ["Int8ActPerTokenDynamic", "Int8ActPerGroupDynamic"])
+def test_the_scale_of_a_dynamic_input_can_be_asked_for(name):
+    """`current` quantizes a zero, or as many as the granularity takes, without an error."""
+    layer = qnn.QuantLinear(32, 4, input_quant=getattr(injectors, name))
+    assert 8.0 == layer.input_quant.current().bit_width.item()

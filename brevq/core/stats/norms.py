@@ -111,8 +111,8 @@ class AbsMaxAve(Module):
 
     def __init__(self, channel_granularity_impl: Granularity, granularity_impl: Granularity | None = None) -> None:
         super().__init__()
-        self.channel_granularity_impl = channel_granularity_impl
         self.granularity_impl = _one_scale(granularity_impl)
+        self.channel_granularity_impl = channel_granularity_impl
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean of the maxima of `x`, shape `()`."""
@@ -139,8 +139,8 @@ class AbsMaxL2(Module):
 
     def __init__(self, channel_granularity_impl: Granularity, granularity_impl: Granularity | None = None) -> None:
         super().__init__()
-        self.channel_granularity_impl = channel_granularity_impl
         self.granularity_impl = _one_scale(granularity_impl)
+        self.channel_granularity_impl = channel_granularity_impl
 
     def forward(self, x: Tensor) -> Tensor:
         """The root mean square of the maxima of `x`, shape `()`."""

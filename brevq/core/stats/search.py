@@ -231,7 +231,7 @@ class HalfQuadraticOptimizerZeroPoint(Module):
             best = torch.where(norm < smallest, zero_point, best)
             smallest = torch.minimum(norm, smallest)
             zero_point = (codes - (steps - self.hqo_impl(error, iteration))).mean(dim=-1, keepdim=True)
-        return torch.where(width == 0, lowest, -best * scale)
+        return torch.where(width == 0, lowest, (self.grid.lowest() - best) * scale)
 
 
 class HalfQuadratic(Module):
