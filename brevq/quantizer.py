@@ -175,9 +175,8 @@ class Quantizer(nn.Module):
         granularity: Any = self.granularity
         if hasattr(granularity, "group_size"):
             return torch.zeros(1, granularity.group_size, device=self.device)
-        axes = (
-            max(granularity.feature_axis + 1, -granularity.feature_axis) if hasattr(granularity, "feature_axis") else 0
-        )
+        axis = getattr(granularity, "feature_axis", None)
+        axes = 0 if axis is None else max(axis + 1, -axis)
         return torch.zeros((1,) * axes, device=self.device)
 
     def share(self, layer: nn.Module) -> None:

@@ -101,7 +101,7 @@ def _hqo_zero_point(row, low, high, threshold):
         best = min(best or (norm, zero), (norm, zero), key=lambda pair: pair[0])
         fits = [q - (v / scale - _shrink(e, beta)) for v, q, e in zip(row, codes, errors, strict=True)]
         zero, beta = sum(fits) / len(fits), beta * KAPPA
-    return -best[1] * scale
+    return (low - best[1]) * scale
 
 
 CASES = {
