@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import injectors
+from brevq.quantizer import Quantizer
 
 HERE = Path(__file__).parent
 
@@ -35,6 +36,8 @@ recipe; the names of its arguments are names of the recipe, and those with a def
 gives formula, shapes, errors and source.
 """
 
+_COLUMNS = ["name", "what it is", "bits", "per", "scale", "source"]
+
 LIBRARY = """\
 The recipes
 ===========
@@ -53,7 +56,7 @@ def library() -> str:
     recipes = [getattr(injectors, name) for name in injectors.__all__]
     roles = {role: [recipe for recipe in recipes if recipe.role == role] for role in ("weight", "activation", "bias")}
     return LIBRARY + "".join(
-        f"\n{_heading(f'For the role: {role}')}\n{_table(['name', 'what it is'], map(_recipe_row, found))}"
+        f"\n{_heading(f'For the role: {role}')}\n{_table(_COLUMNS, map(_recipe_row, found))}"
         for role, found in roles.items()
     )
 
@@ -90,7 +93,26 @@ def _part_row(part: type) -> list[str]:
 
 
 def _recipe_row(recipe: Any) -> list[str]:
-    return [f"``{recipe.__name__}``", _first_sentence(recipe)]
+    """What a recipe is, and what it builds for a weight of 64 by 64."""
+    quantizer = Quantizer(recipe, {"tensor_shape": (64, 64), "channel_axis": 0})
+    parts = list(quantizer.tensor_quant.modules())
+    granularity = (
+        type(quantizer.granularity).__name__.removeprefix("Per").lower() if quantizer.granularity else "tensor"
+    )
+    scaling = [part for part in parts if type(part).__name__.endswith("Scaling") and hasattr(part, "forward")]
+    kinds = [
+        type(part).__name__ for part in scaling if not type(part).__name__.endswith(("IntScaling", "FloatScaling"))
+    ]
+    scale = f"``{kinds[0]}``" if kinds else "given by the layer"
+    powers = ", power of two" if any(getattr(part, "power_of_two", False) for part in parts) else ""
+    bits = quantizer.grid[0].item() or "learned"
+    return [f"``{recipe.__name__}``", _first_sentence(recipe), str(bits), granularity, scale + powers, _source(recipe)]
+
+
+def _source(recipe: Any) -> str:
+    """Where a recipe comes from, as its documentation says."""
+    text = " ".join((inspect.getdoc(recipe) or "").split())
+    return text.partition("Source: ")[2].rstrip(".")
 
 
 def _first_sentence(documented: Any) -> str:
