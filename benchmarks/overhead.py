@@ -39,6 +39,11 @@ def ratio(name: str, run: Callable[[], object], baseline: Callable[[], object], 
     print(f"{name:52} {ours / theirs:7.2f}  [{low:.2f} .. {high:.2f}]  {1e6 * ours:8.1f} us")
 
 
+def float_layer() -> nn.Linear:
+    """What layers are compared with."""
+    return nn.Linear(64, 64)
+
+
 def import_cost(repetitions: int) -> None:
     """Print the median time of importing torch, and of importing torch and then brevq."""
     times: dict[str, list[float]] = {"import torch": [], "import torch, brevq": []}
@@ -55,21 +60,20 @@ def main(repetitions: int) -> None:
     """Print all rows."""
     torch.set_num_threads(1)
     counter = iter(range(10**9))
-    plain = lambda: nn.Linear(64, 64)  # noqa: E731
     print(f"{'':52} ratio    [10 % .. 90 %]     median")
-    ratio("QuantLinear(64, 64) / nn.Linear", lambda: QuantLinear(64, 64), plain, repetitions)
+    ratio("QuantLinear(64, 64) / nn.Linear", lambda: QuantLinear(64, 64), float_layer, repetitions)
     ratio(
         "with input and output quantizers / nn.Linear",
         lambda: QuantLinear(64, 64, input_quant=Int8ActPerTensor, output_quant=Int8ActPerTensor),
-        plain,
+        float_layer,
         repetitions,
     )
-    ratio("with one override / nn.Linear", lambda: QuantLinear(64, 64, weight_bit_width=4), plain, repetitions)
-    ratio("build a recipe / nn.Linear", lambda: build(Int8WeightPerTensor, SUPPLIED), plain, repetitions)
+    ratio("with one override / nn.Linear", lambda: QuantLinear(64, 64, weight_bit_width=4), float_layer, repetitions)
+    ratio("build a recipe / nn.Linear", lambda: build(Int8WeightPerTensor, SUPPLIED), float_layer, repetitions)
     ratio(
         "derive a recipe with one override, plan and build it",
         lambda: build(Int8WeightPerTensor.let(scaling_min_val=1e-9 * (1 + next(counter))), SUPPLIED),
-        plain,
+        float_layer,
         repetitions,
     )
     import_cost(5)

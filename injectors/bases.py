@@ -17,7 +17,8 @@ from brevq.inject import Injector, supplied, value
 class WeightQuant(Injector):
     """Base of all weight recipes: their role, and what the layer supplies.
 
-    A recipe of one's own needs one more name, `tensor_quant`, and what that asks for.
+    A recipe of one's own needs one more name, `tensor_quant`, and what that asks for. It has no formula and no source
+    of its own: those are the core quantizer's.
     """
 
     role = "weight"
@@ -30,7 +31,8 @@ class WeightQuant(Injector):
 class ActQuant(Injector):
     """Base of all activation recipes: their role, and what the layer supplies.
 
-    A recipe of one's own needs one more name, `tensor_quant`, and what that asks for.
+    A recipe of one's own needs one more name, `tensor_quant`, and what that asks for. It has no formula and no source
+    of its own: those are the core quantizer's.
     """
 
     role = "activation"
@@ -55,6 +57,8 @@ class IntParts(Injector):
     """Parts list of scaled integer quantization: ``scale = range / integer threshold``.
 
     Left to declare: `bit_width`, `signed`, `narrow_range`, and `scaling_impl` with what it asks for.
+
+    Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 2.1.
     """
 
     tensor_quant: Any = RescalingIntQuant
@@ -75,6 +79,8 @@ class IntWeight(IntParts, WeightQuant):
     """Signed, narrow, symmetric integer weights, whose range is their own largest absolute value at every step.
 
     ``scale = max |w| / (2 ** (bit_width - 1) - 1)``. Left to declare: `bit_width`.
+
+    Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 3.1, with a symmetric range.
     """
 
     signed = True
@@ -88,6 +94,8 @@ class IntAct(IntParts, ActQuant):
 
     ``scale = percentile |x| / threshold``, where the threshold is ``2 ** (bit_width - 1)`` when signed and
     ``2 ** bit_width - 1`` when not. Left to declare: `bit_width` and `signed`.
+
+    Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 3.1, with a percentile for the maximum.
     """
 
     narrow_range = False
@@ -102,6 +110,8 @@ class IntBias(BiasQuant):
     """Signed integer biases, on the grid of the layer's accumulator: ``scale = input scale * weight scale``.
 
     Left to declare: `bit_width`.
+
+    Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 2.4.
     """
 
     tensor_quant: Any = PrescaledRestrictIntQuant

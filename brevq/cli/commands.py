@@ -44,6 +44,6 @@ def quickstart(out: Path, epochs: int, seed: int, threads: int) -> None:
     """
     require("demo", "matplotlib", "mlxtend", "numpy")
     from brevq.cli.quickstart.results import Settings  # noqa: PLC0415  # it imports torch, which takes a second
-    from brevq.cli.quickstart.run import run  # noqa: PLC0415
+    from brevq.cli.quickstart.run import run  # noqa: PLC0415  # as above
 
     run(out, Settings(epochs, seed, threads))

@@ -13,6 +13,7 @@ from brevq.graph import calibrating
 from brevq.inject import check, explain
 from brevq.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantIdentity, QuantLinear, QuantReLU
 from brevq.quant_tensor import QuantTensor
+from injectors import bases
 
 WEIGHT_LAYERS = {
     "linear": (lambda **quant: QuantLinear(6, 4, **quant), (5, 6)),
@@ -201,3 +202,10 @@ def test_power_of_two_scales_are_powers_of_two(name):
     assert isinstance(quant, QuantTensor)
     mantissa, _ = torch.frexp(quant.scale.detach())
     assert (mantissa == 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["IntParts", "IntWeight", "IntAct", "IntBias"])
+def test_base_is_documented(name):
+    """A base that a user subclasses says what is left to declare, its formula, and its source."""
+    text = getattr(bases, name).__doc__
+    assert [True, True, True] == [word in text for word in ("Left to declare: ", "scale = ", "Source: ")]
