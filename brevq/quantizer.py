@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from brevq.core.zero_point import ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.inject import build
 from brevq.inject.analyse import parameters
-from brevq.quant_tensor import QuantTensor
+from brevq.quant_tensor import QuantTensor, Zero, describe
 
 _UNCALIBRATED = """
 {where} has seen no data, so it has no range to quantize to.
@@ -75,10 +74,12 @@ class Quantizer(nn.Module):
         self.needs_scale, self.needs_input = "scale" in asks, "input_bit_width" in asks
         self.calibrating = False
         self.observes = any(isinstance(module, RuntimeStats) for module in self.modules())
-        self.register_buffer("grid", torch.tensor(self._read_grid()))
         self.float_format = getattr(self.tensor_quant, "float_format", None)
+        self.narrow = any(getattr(module, "narrow_range", False) for module in self.tensor_quant.modules())
         # In a list: it is part of `tensor_quant`, and not of this module too.
         self._granularity = [module for module in self.modules() if isinstance(module, Granularity)][:1]
+        self.register_buffer("grid", torch.tensor(self._read_grid()))
+        self.zero = _zero(self.tensor_quant, self.grid)
         self._refuse_unsigned_weight()
         device = supplies.get("device")
         if device is not None and device != self.device:
@@ -128,13 +129,37 @@ class Quantizer(nn.Module):
         except UncalibratedError as error:
             raise UncalibratedError(_UNCALIBRATED.format(where=describe(self))) from error
         y = y if granularity is None else granularity.join(y, wide.shape)
-        value = x if self.calibrating else y.to(x.dtype)
-        return QuantTensor(value, scale, zero_point, bit_width, self.signed, self.float_format, granularity)
+        return self._tensor(x if self.calibrating else y.to(x.dtype), scale, zero_point, bit_width)
+
+    def _tensor(self, value: Tensor, scale: Tensor, zero_point: Tensor, bit_width: Tensor) -> QuantTensor:
+        return QuantTensor(
+            value,
+            scale,
+            zero_point,
+            bit_width,
+            self.signed,
+            self.float_format,
+            self.granularity,
+            narrow=self.narrow,
+            zero=self.zero,
+            producer=self,
+        )
 
     def _nothing(self, x: Tensor) -> QuantTensor:
         """What becomes of a tensor without values: itself, with a scale of 1; nothing is observed."""
         one, zero = torch.ones((), device=x.device), torch.zeros((), device=x.device)
-        return QuantTensor(x, one, zero, self.grid[0].float(), self.signed, self.float_format)
+        return self._tensor(x, one, zero, self.grid[0].float())
+
+    def truncate(self, x: QuantTensor) -> QuantTensor:
+        """`x` on the grid of fewer bits of a recipe that truncates; its sign stays.
+
+        Args:
+            x: a tensor of integers.
+        """
+        y: QuantTensor = self(x.value, *x.spread(), x.bit_width, torch.tensor(x.signed, device=x.value.device))
+        y.signed = x.signed
+        y.zero = x.zero if x.zero is Zero.AT_ZERO else Zero.BETWEEN
+        return y
 
     def peek(self, x: Tensor, *context: Tensor) -> QuantTensor:
         """As calling it, without counting as a step of training: a delay of quantization stays as long as it is.
@@ -211,14 +236,14 @@ class Quantizer(nn.Module):
         return f"{self.recipe.__name__}" + ("" if phase is None else f", phase={phase}")
 
     def _read_grid(self) -> list[int]:
-        """The grid as a checkpoint states it: bits (0 where they are learned), signed, narrow, exponent bits."""
+        """The grid as a checkpoint states it, in the order of `_GRID`; 0 where bits are learned or there is no such."""
         bits = next((module for module in self.modules() if isinstance(module, BitWidthConst)), self.tensor_quant)
         bit_width = getattr(bits, "bit_width", None)
-        number_format = getattr(self.tensor_quant, "float_format", None)
-        narrow = any(getattr(module, "narrow_range", False) for module in self.tensor_quant.modules())
         known = isinstance(bit_width, Tensor) and not bit_width.is_meta
-        exponent_bits = getattr(number_format, "exponent_bits", 0)
-        return [int(bit_width) if known else 0, int(self.signed), int(narrow), exponent_bits]  # type: ignore[arg-type]
+        exponent_bits, bias = getattr(self.float_format, "exponent_bits", 0), getattr(self.float_format, "bias", 0)
+        group = self.granularity.values_per_scale if self.granularity is not None else 0
+        number = int(bit_width) if known else 0  # type: ignore[arg-type]  # a tensor, where it is known
+        return [number, int(self.signed), int(self.narrow), exponent_bits, bias, group]
 
     def _refuse_unsigned_weight(self) -> None:
         zero_point_impl = getattr(self.tensor_quant, "zero_point_impl", None)
@@ -249,6 +274,7 @@ class Quantizer(nn.Module):
             ):
                 tensor.copy_(getattr(new, name))
         self.grid.copy_(torch.tensor(self._read_grid()))
+        self.zero = _zero(self.tensor_quant, self.grid)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """A checkpoint that knows nothing of this quantizer is one of a float network, and misses nothing.
@@ -266,35 +292,17 @@ class Quantizer(nn.Module):
 
 def _grid(grid: Tensor) -> str:
     """A grid, as a checkpoint states it, in words."""
-    bits, signed, narrow, exponent_bits = grid.tolist()
+    bits, signed, narrow, exponent_bits, bias, group = grid.tolist()
     kind = f"{bits}-bit floats with {exponent_bits} exponent bits" if exponent_bits else f"{bits or 'learned'} bits"
-    return f"{'signed' if signed else 'unsigned'} {'narrow ' if narrow else ''}{kind}"
+    more = (f" of bias {bias}" if exponent_bits else "") + (f" in groups of {group}" if group else "")
+    return f"{'signed' if signed else 'unsigned'} {'narrow ' if narrow else ''}{kind}{more}"
 
 
-def describe(quantizer: Quantizer) -> str:
-    """What a quantizer is called in messages: its path in the model that is running, if one is, and its recipe.
-
-    Args:
-        quantizer: the quantizer.
-
-    Examples:
-        >>> from injectors import Int8ActPerTensor
-        >>> describe(Quantizer(Int8ActPerTensor, {}))
-        'A quantizer (Int8ActPerTensor)'
-    """
-    path = _path_in_running_model(quantizer)
-    return f"{f'`{path}`' if path else 'A quantizer'} ({quantizer.recipe.__name__})"
-
-
-def _path_in_running_model(module: nn.Module) -> str:
-    """The name of `module` below the outermost module whose call is under way; found by looking up the stack."""
-    if torch.compiler.is_compiling():
-        return ""
-    model, frame = module, sys._getframe()  # noqa: SLF001  # the interpreter's documented way to see its callers
-    while frame.f_back is not None:
-        frame = frame.f_back
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, nn.Module):
-            model = caller
-    names = (name for name, child in model.named_modules() if child is module)
-    return str(next(names, ""))
+def _zero(tensor_quant: nn.Module, grid: Tensor) -> Zero:
+    """Where zero lies on the grid of a core quantizer."""
+    zero_point_impl = getattr(tensor_quant, "zero_point_impl", None)
+    if not grid.is_meta and grid[:2].tolist() == [1, 1]:
+        return Zero.NO_CODE
+    if zero_point_impl is None or isinstance(zero_point_impl, ZeroZeroPoint):
+        return Zero.AT_ZERO
+    return Zero.SHIFTED if getattr(zero_point_impl, "quantize_zero_point", True) else Zero.BETWEEN

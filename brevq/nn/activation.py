@@ -7,16 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from brevq.core.checks import flag
 from brevq.errors import ArgumentError
-from brevq.nn.arguments import bind, parameter_names, refuse_positional, split_overrides, twin_of
-from brevq.nn.layer import signature_of
+from brevq.nn.module import QuantModule
 from brevq.quant_tensor import plain
 from brevq.quantizer import Quantizer
 from injectors import Int8ActPerTensor, Uint8ActPerTensor
 
 
-class QuantActivation(nn.Module):
+class QuantActivation(QuantModule):
     """The base of activation functions whose output is quantized: a twin of a `torch.nn` one.
 
     Subclass it together with the twin, in this order. The quantizer is the attribute `act_quant`.
@@ -33,30 +31,16 @@ class QuantActivation(nn.Module):
         RecipeError: the recipe has faults; all of them are listed.
     """
 
-    #: Recipe of the output where none is given.
-    default_quant: Any = Int8ActPerTensor
+    quants = {"act_quant": Int8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base
 
     act_quant: Quantizer | None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Show the twin's arguments and the quantizer's in the signature, for `help` and editors."""
-        super().__init_subclass__(**kwargs)
-        cls.__signature__ = signature_of(cls, QuantActivation)  # type: ignore[attr-defined]  # what inspect looks for
-
-    def __init__(
-        self, *args: Any, act_quant: Any = "default", return_quant_tensor: bool = False, **keywords: Any
-    ) -> None:
-        name = type(self).__name__
-        refuse_positional(name, args, ["act_quant"])
-        given = self.default_quant if isinstance(act_quant, str) and act_quant == "default" else act_quant
-        twins = parameter_names(twin_of(type(self), QuantActivation))
-        theirs = {key: keywords.pop(key) for key in list(keywords) if key in twins}
-        overrides = split_overrides(name, keywords, {"act_quant": given}, [*twins, "return_quant_tensor"])
-        super().__init__(*args, **theirs)
-        self.return_quant_tensor = flag("return_quant_tensor", return_quant_tensor)
-        if return_quant_tensor and given is None:
-            raise ArgumentError(f"{name} got `return_quant_tensor=True` and `act_quant=None`, which gives it no scale")
-        self.act_quant = bind(name, "act_quant", given, overrides["act_quant"], {})
+    def check_quants(self, quants: Mapping[str, Any], return_quant_tensor: bool) -> None:
+        """Refuse a `QuantTensor` without a scale."""
+        if return_quant_tensor and quants["act_quant"] is None:
+            raise ArgumentError(
+                f"{type(self).__name__} got `return_quant_tensor=True` and `act_quant=None`, which gives it no scale"
+            )
 
     def forward(self, x: Any) -> Any:
         """The twin's output, quantized.
@@ -75,14 +59,6 @@ class QuantActivation(nn.Module):
             return y
         quantized = self.act_quant(y)
         return quantized if self.return_quant_tensor else quantized.value
-
-    def supplies(self, recipe: Any) -> Mapping[str, Any]:
-        """What this layer supplies to `recipe`: nothing.
-
-        Args:
-            recipe: a recipe class.
-        """
-        return {}
 
 
 class QuantIdentity(QuantActivation, nn.Identity):
@@ -106,4 +82,4 @@ class QuantReLU(QuantActivation, nn.ReLU):
         tensor([0., 1., 3.], grad_fn=<MulBackward0>)
     """
 
-    default_quant = Uint8ActPerTensor
+    quants = {"act_quant": Uint8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base

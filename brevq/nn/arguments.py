@@ -12,31 +12,29 @@ from brevq.inject.near import did_you_mean
 from brevq.inject.plan import plan_of
 from brevq.quantizer import Quantizer
 
-#: Role of the recipe that each argument takes.
-ROLES = {
-    "weight_quant": "weight",
-    "bias_quant": "bias",
-    "input_quant": "activation",
-    "output_quant": "activation",
-    "act_quant": "activation",
+#: Roles of recipes by the ending of the argument that takes them; any other argument takes one for activations.
+_ROLES = {"weight_quant": "weight", "bias_quant": "bias", "trunc_quant": "truncation"}
+#: Arguments of layers with one quantizer, whose overrides have no prefix.
+_UNPREFIXED = ("act_quant", "trunc_quant")
+_EXAMPLES = {
+    "weight": "Int8WeightPerTensor",
+    "bias": "Int32Bias",
+    "activation": "Int8ActPerTensor",
+    "truncation": "Int8Trunc",
 }
-_EXAMPLES = {"weight": "Int8WeightPerTensor", "bias": "Int32Bias", "activation": "Int8ActPerTensor"}
 
 
-def twin_of(layer: type, base: type) -> type:
-    """The `torch.nn` class that a layer is a twin of: the one after `base` in its method resolution order.
+def role_of(argument: str) -> str:
+    """The role of the recipe that an argument takes.
 
     Args:
-        layer: the layer class.
-        base: the class that adds quantizers.
+        argument: name of the argument, which ends in ``quant``.
 
     Examples:
-        >>> from brevq.nn.layer import QuantLayer
-        >>> from brevq.nn import QuantLinear
-        >>> twin_of(QuantLinear, QuantLayer).__module__
-        'torch.nn.modules.linear'
+        >>> role_of("input_quant"), role_of("recurrent_weight_quant")
+        ('activation', 'weight')
     """
-    return layer.__mro__[layer.__mro__.index(base) + 1]
+    return next((role for ending, role in _ROLES.items() if argument.endswith(ending)), "activation")
 
 
 def parameter_names(twin: type) -> tuple[str, ...]:
@@ -79,8 +77,9 @@ def split_overrides(
     """
     found: dict[str, dict[str, Any]] = {argument: {} for argument in quants}
     complaints: dict[str, str] = {}
+    longest_first = sorted(quants, key=len, reverse=True)
     for keyword, content in keywords.items():
-        argument = next((key for key in quants if keyword.startswith(_prefix(key))), None)
+        argument = next((key for key in longest_first if keyword.startswith(_prefix(key))), None)
         if argument is None:
             complaints[keyword] = f"{layer} got `{keyword}`, which it does not take.{_hint(keyword, quants, others)}"
         else:
@@ -122,7 +121,7 @@ def bind(
 
     Args:
         layer: name of the layer, for messages.
-        argument: name of the argument, a key of `ROLES`.
+        argument: name of the argument, which ends in ``quant``.
         given: a recipe, a quantizer, or None.
         overrides: names of the recipe to override.
         supplies: what the layer supplies to the recipe.
@@ -140,11 +139,12 @@ def bind(
         return None
     quantizer = isinstance(given, Quantizer)
     recipe = given.recipe if quantizer else given
-    role = recipe.role if "role" in recipe else ROLES[argument]
-    if role != ROLES[argument]:
+    needed = role_of(argument)
+    role = recipe.role if "role" in recipe else needed
+    if role != needed:
         raise ArgumentError(
             f"{layer} got `{argument}={recipe.__name__}`, a recipe for the role {role!r}, and needs one for "
-            f"{ROLES[argument]!r}, such as injectors.{_EXAMPLES[ROLES[argument]]}"
+            f"{needed!r}, such as injectors.{_EXAMPLES[needed]}"
         )
     return given if quantizer else Quantizer(recipe.let(**overrides), supplies)
 
@@ -152,7 +152,7 @@ def bind(
 def _check_given(layer: str, argument: str, given: Any) -> None:
     if given is None or isinstance(given, Quantizer) or _is_recipe(given):
         return
-    example = f"injectors.{_EXAMPLES[ROLES[argument]]}"
+    example = f"injectors.{_EXAMPLES[role_of(argument)]}"
     raise ArgumentTypeError(
         f"{layer} got `{argument}={short(given)}`, and needs a recipe (a class, such as {example}), "
         "a quantizer, or None"
@@ -160,7 +160,7 @@ def _check_given(layer: str, argument: str, given: Any) -> None:
 
 
 def _prefix(argument: str | None) -> str:
-    return "" if argument in (None, "act_quant") else str(argument).removesuffix("quant")
+    return "" if argument in (None, *_UNPREFIXED) else str(argument).removesuffix("quant")
 
 
 def _strange(layer: str, argument: str, given: Any, overrides: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,30 +1,26 @@
-"""The base of quantized layers: what they take beside their twins' arguments, and their one `forward`."""
+"""The base of quantized layers with a weight, and their one `forward`."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from brevq.core.checks import flag
 from brevq.core.function_wrapper import PerTensor
 from brevq.errors import ArgumentError, ArgumentTypeError
-from brevq.inject.plan import plan_of
-from brevq.nn.arguments import bind, parameter_names, refuse_positional, split_overrides, twin_of
-from brevq.quant_tensor import QuantTensor, plain
-from brevq.quantizer import Quantizer, describe
+from brevq.nn.arguments import role_of
+from brevq.nn.module import QuantModule
+from brevq.quant_tensor import QuantTensor, describe, plain
+from brevq.quantizer import Quantizer
 from injectors import Int8WeightPerTensor
 
 _BIAS_NEEDS_SCALE = (
     "{bias} needs the scale of the layer's input, and the input is a plain tensor.\n"
     "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True. What lies "
-    "between them, such as pooling or flatten, has to keep it: torch's own layers return plain tensors"
+    "between them has to keep its grid, as pooling by maximum and flatten do"
 )
-
-
 _WEIGHT_NEEDS_INPUT = (
     "{weight} needs the bit width of the layer's input, and the input is a plain tensor.\n"
     "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True"
@@ -33,15 +29,17 @@ _BIAS_NEEDS_ONE_SCALE = (
     "{bias} lies on the grid of the accumulator, and there is none: each output needs one scale, of the whole input "
     "times that of the weight or of its output channel"
 )
-_NO_OVERRIDE = (
-    "{layer} is built already, and `{name}` would change nothing.\n"
-    "Give it another recipe: layer.{role}_quant = layer.{role}_quant.recipe.let(...)"
-)
-_QUANTS = ("weight_quant", "bias_quant", "input_quant", "output_quant")
-_PREFIXES = tuple(name.removesuffix("quant") for name in _QUANTS)
+_NO_ACCUMULATOR = """
+{layer} got `return_quant_tensor=True` without an `output_quant`, so it returns what it has accumulated, and that lies
+on no grid of integers: {why}.
+Give it an `output_quant`, or what is missing.
+""".strip()
 
 
-class QuantLayer(nn.Module):
+_NOT_INTEGERS = "a sum runs over several scales, or the codes of input and weight are not all integers"
+
+
+class QuantLayer(QuantModule):
     """The base of layers with a weight: a twin of a `torch.nn` layer, whose constructor comes first.
 
     Subclass it together with the twin, in this order, and say in `compute` what the twin computes from input,
@@ -54,7 +52,8 @@ class QuantLayer(nn.Module):
             Default: None.
         input_quant: recipe or quantizer for the input; None for as it comes. Default: None.
         output_quant: recipe or quantizer for the output; None for float. Default: None.
-        return_quant_tensor: whether the output is a `QuantTensor`, which takes an `output_quant`. Default: False.
+        return_quant_tensor: whether the output is a `QuantTensor`: on the grid of `output_quant` or, without one, on
+            that of the accumulator, in as many bits as it takes. Default: False.
         **keywords: keyword arguments of the twin, and overrides of names of the recipes, prefixed by ``weight_``,
             ``bias_``, ``input_`` or ``output_``.
 
@@ -62,7 +61,23 @@ class QuantLayer(nn.Module):
         ArgumentTypeError: a keyword fits neither the twin nor a recipe, or a recipe is none.
         ArgumentError: a recipe is for another role, or the arguments contradict each other.
         RecipeError: a recipe has faults; all of them are listed.
+
+    Examples:
+        >>> from torch import nn
+        >>> class QuantBilinear(QuantLayer, nn.Bilinear):
+        ...     def compute(self, x, weight, bias, y):
+        ...         return nn.functional.bilinear(x, y, weight, bias)
+        >>> layer = QuantBilinear(4, 5, 6, weight_bit_width=4)
+        >>> layer(torch.randn(2, 4), torch.randn(2, 5)).shape
+        torch.Size([2, 6])
     """
+
+    quants = {  # noqa: RUF012  # a ClassVar of the base
+        "weight_quant": Int8WeightPerTensor,
+        "bias_quant": None,
+        "input_quant": None,
+        "output_quant": None,
+    }
 
     #: Axis of the weight along which the outputs lie.
     channel_axis: ClassVar[int] = 0
@@ -74,93 +89,73 @@ class QuantLayer(nn.Module):
     input_quant: Quantizer | None
     output_quant: Quantizer | None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Show the twin's arguments and the quantizers' in the signature, for `help` and editors."""
-        super().__init_subclass__(**kwargs)
-        cls.__signature__ = signature_of(cls, QuantLayer)  # type: ignore[attr-defined]  # inspect looks for it
-
-    def __init__(
-        self,
-        *args: Any,
-        weight_quant: Any = Int8WeightPerTensor,
-        bias_quant: Any = None,
-        input_quant: Any = None,
-        output_quant: Any = None,
-        return_quant_tensor: bool = False,
-        **keywords: Any,
-    ) -> None:
-        name = type(self).__name__
-        twins = parameter_names(twin_of(type(self), QuantLayer))
-        quants = {
-            "weight_quant": weight_quant,
-            "bias_quant": bias_quant,
-            "input_quant": input_quant,
-            "output_quant": output_quant,
-        }
-        refuse_positional(name, args, quants)
-        theirs = {key: keywords.pop(key) for key in list(keywords) if key in twins}
-        overrides = split_overrides(name, keywords, quants, [*twins, "return_quant_tensor"])
-        flag("return_quant_tensor", return_quant_tensor)
-        _check_combination(name, weight_quant, bias_quant, output_quant, return_quant_tensor)
-        super().__init__(*args, **theirs)
-        self.return_quant_tensor = return_quant_tensor
-        for argument, given in quants.items():
-            if argument == "bias_quant" and self.bias is None:
-                given = None  # noqa: PLW2901  # there is nothing to quantize
-            setattr(self, argument, bind(name, argument, given, overrides[argument], self._supplies(argument)))
-
     def __setattr__(self, name: str, content: Any) -> None:
-        """Set an attribute; a recipe that is assigned to one of the quantizers is built for this layer.
-
-        Raises:
-            ArgumentTypeError: the name is that of an override, which means something to the constructor alone.
-        """
-        if name in _QUANTS:
-            content = bind(type(self).__name__, name, content, {}, self._supplies(name))
-        elif name.startswith(_PREFIXES):
-            self._refuse_override(name)
+        """Set an attribute; a quantizer of the weight learns that it serves this layer."""
         super().__setattr__(name, content)
         if name == "weight_quant" and content is not None:
-            content.share(self)
+            self.weight_quant.share(self)  # type: ignore[union-attr]  # it is one now
 
-    def _refuse_override(self, name: str) -> None:
-        """Refuse to set what looks like an override of a recipe, and would change nothing."""
-        role, _, override = name.partition("_")
-        quantizer = getattr(self, "_modules", {}).get(f"{role}_quant")
-        if quantizer is not None and override in plan_of(quantizer.recipe).known:
-            raise ArgumentTypeError(_NO_OVERRIDE.format(layer=type(self).__name__, name=name, role=role))
+    def check_quants(self, quants: Mapping[str, Any], return_quant_tensor: bool) -> None:
+        """Refuse a quantized bias beside a float weight."""
+        if quants.get("bias_quant") is not None and quants["weight_quant"] is None:
+            raise ArgumentTypeError(
+                f"{type(self).__name__} got a `bias_quant` and `weight_quant=None`: the bias lies on the grid of input "
+                "times weight"
+            )
 
-    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+        """The quantizer that an argument stands for; none for a weight or bias that is not there."""
+        quantized = argument.removesuffix("_quant")
+        absent = role_of(argument) in ("weight", "bias") and getattr(self, quantized, None) is None
+        return super().bound(argument, None if absent else given, overrides)
+
+    def compute(self, x: Any, weight: Any, bias: Any, *others: Any, **keywords: Any) -> Any:
         """What the twin computes; the only thing that a subclass adds.
 
         Args:
             x: the input.
-            weight: the weight, quantized or not.
+            weight: the weight, quantized or not, or None.
             bias: the bias, quantized or not, or None.
+            *others: what else `forward` was given.
+            **keywords: likewise.
         """
         raise NotImplementedError(f"{type(self).__name__} must say what it computes: override `compute`")
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any, *others: Any, **keywords: Any) -> Any:  # noqa: A002  # the twins' name for it
         """The twin's output, computed with quantized input, weight and bias, and quantized.
 
         Args:
-            x: a tensor or a `QuantTensor`, of the shapes that the twin takes.
+            input: a tensor or a `QuantTensor`, of the shapes that the twin takes.
+            *others: what else the twin takes.
+            **keywords: likewise.
 
         Returns:
             A tensor, or a `QuantTensor` with `return_quant_tensor`.
 
         Raises:
             UncalibratedError: a quantizer of activations has seen no data, in evaluation.
-            ArgumentError: the bias needs the input's scale, and the input has none.
+            ArgumentError: the bias needs the input's scale, and the input has none; or a `QuantTensor` is asked for,
+                and the output lies on no grid.
         """
-        quant_input = x if self.input_quant is None else self.input_quant(plain(x))
+        quant_input = input if self.input_quant is None else self.input_quant(plain(input))
         weight = self.weight if self.weight_quant is None else self._weight(quant_input, self.weight_quant)
         bias = self._bias(quant_input, weight, self.bias_quant)
-        output = self.compute(plain(quant_input), plain(weight), plain(bias))
+        if self.output_quant is None and self.return_quant_tensor:
+            return self._accumulated(self.compute(quant_input, weight, bias, *others, **keywords), quant_input, bias)
+        output = self.compute(plain(quant_input), plain(weight), plain(bias), *others, **keywords)
         if self.output_quant is None:
             return output
         quant_output = self.output_quant(output)
         return quant_output if self.return_quant_tensor else quant_output.value
+
+    def _accumulated(self, output: Any, x: Any, bias: Any) -> QuantTensor:
+        """The output on the grid of its accumulator."""
+        if isinstance(output, QuantTensor):
+            output.producer = self
+            return output
+        why = "the input is a plain tensor" if not isinstance(x, QuantTensor) else _NOT_INTEGERS
+        why = "the bias is in float" if isinstance(bias, Tensor) and isinstance(x, QuantTensor) else why
+        raise ArgumentError(_NO_ACCUMULATOR.format(layer=describe(self), why=why))
 
     def quant_weight(self, x: QuantTensor | None = None) -> QuantTensor:
         """The weight as `forward` uses it.
@@ -194,16 +189,12 @@ class QuantLayer(nn.Module):
         quantized: QuantTensor = self._bias(x, self.quant_weight(x), self.bias_quant.peek)
         return quantized
 
-    def supplies(self, recipe: Any) -> Mapping[str, Any]:
-        """What this layer supplies to `recipe`, by the recipe's role; `explain` shows it.
+    def supplied_to(self, argument: str) -> dict[str, Any]:
+        """Dtype and device of the weight; to its recipe and that of the bias also their shapes and the channel axis.
 
         Args:
-            recipe: a recipe class.
+            argument: one of `quants`.
         """
-        role = recipe.role if "role" in recipe else "weight"
-        return self._supplies({"weight": "weight_quant", "bias": "bias_quant"}.get(role, "input_quant"))
-
-    def _supplies(self, argument: str) -> dict[str, Any]:
         about = {"dtype": self.weight.dtype, "device": self.weight.device}
         if argument == "weight_quant":
             return {"tensor_shape": tuple(self.weight.shape), "channel_axis": self.channel_axis, **about}
@@ -240,26 +231,3 @@ class QuantLayer(nn.Module):
         known = any(key.startswith(prefix + "weight_quant.") for key in state_dict)
         if self.weight_quant is not None and not known and weight is not None and weight.shape == self.weight.shape:
             self.weight_quant.restart()
-
-
-def signature_of(layer: type, base: type) -> inspect.Signature:
-    """The arguments of a layer's twin, then those that `base` adds by keyword.
-
-    Args:
-        layer: the layer class.
-        base: the class that adds quantizers; the twin comes after it in the layer's bases.
-    """
-    theirs = inspect.signature(twin_of(layer, base)).parameters.values()
-    ours = [p for p in inspect.signature(base).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    rest = inspect.Parameter("overrides", inspect.Parameter.VAR_KEYWORD, annotation="Any")
-    named = [p for p in theirs if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return inspect.Signature([*named, *ours, rest])
-
-
-def _check_combination(name: str, weight: Any, bias: Any, output: Any, return_quant_tensor: bool) -> None:
-    if return_quant_tensor and output is None:
-        raise ArgumentError(f"{name} got `return_quant_tensor=True` without an `output_quant` to give it a scale")
-    if bias is not None and weight is None:
-        raise ArgumentTypeError(
-            f"{name} got a `bias_quant` and `weight_quant=None`: the bias lies on the grid of input times weight"
-        )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import injectors
 from brevq.core.formats.catalogue import BLOCK_FORMATS, FORMATS, MXFP4
 from brevq.graph import calibrating
 from brevq.inject import check, explain
@@ -18,7 +19,7 @@ RECIPES = {
     name: recipe
     for module in (floating, block)
     for name, recipe in vars(module).items()
-    if isinstance(recipe, type) and recipe.__module__ == module.__name__ and "Source: " in recipe.__doc__
+    if isinstance(recipe, type) and name in injectors.__all__
 }
 #: The format of a recipe, by what its name starts with.
 BY_NAME = {

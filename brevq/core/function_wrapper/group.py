@@ -39,6 +39,8 @@ class PerGroup(Granularity):
         ((8, 2, 1), torch.Size([8, 2, 32]))
     """
 
+    regroups = True
+
     def __init__(
         self,
         group_size: int,
@@ -53,6 +55,11 @@ class PerGroup(Granularity):
         self.tensor_shape = tensor_shape
         if tensor_shape is not None:
             self._count(torch.Size(tensor_shape))
+
+    @property
+    def values_per_scale(self) -> int:
+        """The size of a group."""
+        return self.group_size
 
     @property
     def scale_shape(self) -> tuple[int, ...]:
@@ -127,6 +134,8 @@ class PerBlock(Granularity):
         ((2, 2, 1), torch.Size([2, 2, 8]))
     """
 
+    regroups = True
+
     def __init__(
         self,
         block_shape: tuple[int, int] = (128, 128),
@@ -140,6 +149,11 @@ class PerBlock(Granularity):
         self.tensor_shape = tensor_shape
         if tensor_shape is not None:
             self._counts(torch.Size(tensor_shape))
+
+    @property
+    def values_per_scale(self) -> int:
+        """Rows times columns."""
+        return self.block_shape[0] * self.block_shape[1]
 
     @property
     def scale_shape(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,9 +48,17 @@ class Granularity(Module, ABC):
     layers, and statistics are then taken over the weights of all of them.
     """
 
+    #: Whether `split` lays tensors out anew, so that the scale broadcasts to that and not to the tensor.
+    regroups: ClassVar[bool] = False
+
     def __init__(self) -> None:
         super().__init__()
         self.peers: list[Peer] = []
+
+    @property
+    def values_per_scale(self) -> int:
+        """How many values share a scale, where the recipe says so: the size of a group or block; else 0."""
+        return 0
 
     @property
     @abstractmethod
