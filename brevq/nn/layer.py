@@ -12,7 +12,7 @@ from brevq.core.function_wrapper import PerTensor
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.nn.arguments import role_of
 from brevq.nn.module import QuantModule
-from brevq.quant_tensor import QuantTensor, describe, plain
+from brevq.quant_tensor import QuantTensor, Zero, describe, plain
 from brevq.quantizer import Quantizer
 from injectors import Int8WeightPerTensor
 
@@ -24,6 +24,10 @@ _BIAS_NEEDS_SCALE = (
 _WEIGHT_NEEDS_INPUT = (
     "{weight} needs the bit width of the layer's input, and the input is a plain tensor.\n"
     "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True"
+)
+_WEIGHT_NEEDS_INTEGERS = (
+    "{weight} bounds sums of products with integers about zero, and the layer's input is {input}.\n"
+    "Give the layer an `input_quant` of integers without a zero-point, such as injectors.Int8ActPerTensor"
 )
 _BIAS_NEEDS_ONE_SCALE = (
     "{bias} lies on the grid of the accumulator, and there is none: each output needs one scale, of the whole input "
@@ -209,6 +213,9 @@ class QuantLayer(QuantModule):
             return quantize(self.weight)
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_WEIGHT_NEEDS_INPUT.format(weight=describe(quantizer)))
+        if x.float_format is not None or x.zero is not Zero.AT_ZERO:
+            given = x.float_format or "integers with a zero-point"
+            raise ArgumentError(_WEIGHT_NEEDS_INTEGERS.format(weight=describe(quantizer), input=given))
         return quantize(self.weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
 
     def _bias(self, x: Any, weight: Any, quantize: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import nn
+from torch.fx import Proxy
 
 from brevq.core.checks import flag
 from brevq.errors import ArgumentTypeError
@@ -62,6 +63,14 @@ class QuantModule(nn.Module):
         self.return_quant_tensor = return_quant_tensor
         for argument, given in quants.items():
             setattr(self, argument, self.bound(argument, given, overrides[argument]))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As for every module, hooks included; symbolic tracing sees one node, as for those of `torch.nn`."""
+        for part in (*args, *kwargs.values()):
+            if isinstance(part, Proxy):
+                path = part.tracer.path_of_module(self)  # type: ignore[attr-defined]  # a tracer of modules has it
+                return part.tracer.create_proxy("call_module", path, args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def __setattr__(self, name: str, content: Any) -> None:
         """Set an attribute; a recipe that is assigned to one of the quantizers is built for this layer.

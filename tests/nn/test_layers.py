@@ -17,12 +17,15 @@ from brevq.graph import calibrating
 from brevq.inject import plan
 from brevq.quantizer import Quantizer
 from injectors import (
+    Fp8e4m3OCPActPerTensor,
     Int8ActPerTensor,
     Int8Bias,
     Int8WeightPerChannel,
+    Int8WeightPerChannelA2Q,
     Int8WeightPerTensor,
     Int8WeightPerTensorLSQ,
     Int32Bias,
+    ShiftedUint8ActPerTensor,
 )
 
 LAYERS = [
@@ -589,3 +592,31 @@ def test_the_scale_of_a_dynamic_input_can_be_asked_for(name):
     """`current` quantizes a zero, or as many as the granularity takes, without an error."""
     layer = qnn.QuantLinear(32, 4, input_quant=getattr(injectors, name))
     assert 8.0 == layer.input_quant.current().bit_width.item()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given"),
+    [(Fp8e4m3OCPActPerTensor, "fp8_e4m3"), (ShiftedUint8ActPerTensor, "integers with a zero-point")],
+)
+def test_accumulator_aware_weights_need_integers_about_zero(recipe, given):
+    """A bound on sums of integers means nothing for other codes, and the layer says which recipes fit."""
+    model = nn.Sequential(qnn.QuantLinear(6, 4, weight_quant=Int8WeightPerChannelA2Q, input_quant=recipe))
+    with pytest.raises(ArgumentError) as error:
+        model(torch.randn(3, 6))
+    assert str(error.value) == (
+        "`0.weight_quant` (Int8WeightPerChannelA2Q) bounds sums of products with integers about zero, and the layer's "
+        f"input is {given}.\n"
+        "Give the layer an `input_quant` of integers without a zero-point, such as injectors.Int8ActPerTensor"
+    )
+
+
+def test_symbolic_tracing_sees_one_node_a_layer():
+    """`torch.fx` traces a network of quantized layers as it does one of torch's, with equal outputs."""
+    model = nn.Sequential(
+        qnn.QuantLinear(6, 4, input_quant=Int8ActPerTensor), nn.ReLU(), qnn.QuantLinear(4, 2, weight_bit_width=4)
+    )
+    x = torch.randn(3, 6)
+    model(x)
+    traced = torch.fx.symbolic_trace(model.eval())
+    assert ["0", "1", "2"] == [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    assert torch.equal(model(x), traced(x))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from brevq.core.bit_width import BitWidthConst
-from brevq.core.function_wrapper import Granularity
+from brevq.core.function_wrapper import Granularity, LearnedRoundSte
 from brevq.core.phase import Phase
 from brevq.core.quant import DelayWrapper
 from brevq.core.scaling import LearnedStatsScaling
@@ -20,6 +20,7 @@ from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.inject import build
 from brevq.inject.analyse import parameters
 from brevq.quant_tensor import QuantTensor, Zero, describe
+from brevq.quantizer.grid import Grid
 
 _UNCALIBRATED = """
 {where} has seen no data, so it has no range to quantize to.
@@ -69,7 +70,7 @@ class Quantizer(nn.Module):
         self.tensor_quant: nn.Module = build(recipe, supplies)
         if not isinstance(self.tensor_quant, nn.Module):
             raise ArgumentTypeError(f"`tensor_quant` of {recipe.__name__} must be a module, not {self.tensor_quant!r}")
-        self.signed = bool(recipe.signed) if "signed" in recipe else True
+        self.signed = self._is_signed()
         asks = parameters(type(self.tensor_quant).forward)[0]
         self.needs_scale, self.needs_input = "scale" in asks, "input_bit_width" in asks
         self.calibrating = False
@@ -78,12 +79,24 @@ class Quantizer(nn.Module):
         self.narrow = any(getattr(module, "narrow_range", False) for module in self.tensor_quant.modules())
         # In a list: it is part of `tensor_quant`, and not of this module too.
         self._granularity = [module for module in self.modules() if isinstance(module, Granularity)][:1]
-        self.register_buffer("grid", torch.tensor(self._read_grid()))
-        self.zero = _zero(self.tensor_quant, self.grid)
+        self._know_grid()
         self._refuse_unsigned_weight()
         device = supplies.get("device")
         if device is not None and device != self.device:
             self.to(device)
+
+    def _is_signed(self) -> bool:
+        """Whether the grid has negative codes: a number format says so itself, else the recipe."""
+        number_format: Any = getattr(self.tensor_quant, "float_format", None)
+        stated = bool(self.recipe.signed) if "signed" in self.recipe else None
+        if number_format is None:
+            return stated is not False
+        if stated is not None and stated != number_format.signed:
+            raise ArgumentError(
+                f"{self.recipe.__name__} says `signed` (={stated}), and its format {number_format} is "
+                f"{'signed' if number_format.signed else 'unsigned'}: leave `signed` to the format"
+            )
+        return bool(number_format.signed)
 
     @property
     def role(self) -> str | None:
@@ -129,7 +142,7 @@ class Quantizer(nn.Module):
         except UncalibratedError as error:
             raise UncalibratedError(_UNCALIBRATED.format(where=describe(self))) from error
         y = y if granularity is None else granularity.join(y, wide.shape)
-        return self._tensor(x if self.calibrating else y.to(x.dtype), scale, zero_point, bit_width)
+        return self._tensor(x if self.calibrating else _narrowed(y, x), scale, zero_point, bit_width)
 
     def _tensor(self, value: Tensor, scale: Tensor, zero_point: Tensor, bit_width: Tensor) -> QuantTensor:
         return QuantTensor(
@@ -148,7 +161,7 @@ class Quantizer(nn.Module):
     def _nothing(self, x: Tensor) -> QuantTensor:
         """What becomes of a tensor without values: itself, with a scale of 1; nothing is observed."""
         one, zero = torch.ones((), device=x.device), torch.zeros((), device=x.device)
-        return self._tensor(x, one, zero, self.grid[0].float())
+        return self._tensor(x, one, zero, self.grid[1].float())
 
     def truncate(self, x: QuantTensor) -> QuantTensor:
         """`x` on the grid of fewer bits of a recipe that truncates; its sign stays.
@@ -225,9 +238,9 @@ class Quantizer(nn.Module):
         granularity.add_peer(layer)
 
     def restart(self) -> None:
-        """Let learned ranges start again from the next tensor, as after new weights were loaded."""
+        """Let learned ranges and roundings start again from the next tensor, as after new weights were loaded."""
         for module in self.modules():
-            if isinstance(module, LearnedStatsScaling):
+            if isinstance(module, (LearnedStatsScaling, LearnedRoundSte)):
                 module.reset()
 
     def extra_repr(self) -> str:
@@ -235,19 +248,24 @@ class Quantizer(nn.Module):
         phase = self.phase
         return f"{self.recipe.__name__}" + ("" if phase is None else f", phase={phase}")
 
-    def _read_grid(self) -> list[int]:
-        """The grid as a checkpoint states it, in the order of `_GRID`; 0 where bits are learned or there is no such."""
+    def _know_grid(self) -> None:
+        """Read off the parts what the grid is."""
         bits = next((module for module in self.modules() if isinstance(module, BitWidthConst)), self.tensor_quant)
         bit_width = getattr(bits, "bit_width", None)
         known = isinstance(bit_width, Tensor) and not bit_width.is_meta
-        exponent_bits, bias = getattr(self.float_format, "exponent_bits", 0), getattr(self.float_format, "bias", 0)
-        group = self.granularity.values_per_scale if self.granularity is not None else 0
-        number = int(bit_width) if known else 0  # type: ignore[arg-type]  # a tensor, where it is known
-        return [number, int(self.signed), int(self.narrow), exponent_bits, bias, group]
+        grid = Grid(
+            bits=int(bit_width) if known else 0,  # type: ignore[arg-type]  # a tensor, where it is known
+            signed=self.signed,
+            narrow=self.narrow,
+            exponent_bits=getattr(self.float_format, "exponent_bits", 0),
+            exponent_bias=getattr(self.float_format, "bias", 0),
+            values_per_scale=0 if self.granularity is None else self.granularity.values_per_scale,
+        )
+        self.zero = _zero(self.tensor_quant, grid)
+        self.register_buffer("grid", grid.tensor())
 
     def _refuse_unsigned_weight(self) -> None:
-        zero_point_impl = getattr(self.tensor_quant, "zero_point_impl", None)
-        if self.role == "weight" and not self.signed and isinstance(zero_point_impl, ZeroZeroPoint):
+        if self.role == "weight" and not self.signed and self.zero is Zero.AT_ZERO:
             raise ArgumentError(_UNSIGNED_WEIGHT.format(recipe=self.recipe.__name__))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
@@ -273,8 +291,18 @@ class Quantizer(nn.Module):
                 ours.named_parameters(recurse=False), ours.named_buffers(recurse=False)
             ):
                 tensor.copy_(getattr(new, name))
-        self.grid.copy_(torch.tensor(self._read_grid()))
-        self.zero = _zero(self.tensor_quant, self.grid)
+        with torch.device(self.device):
+            self._know_grid()
+
+    def _differences(self, path: str, theirs: Tensor) -> Iterator[str]:
+        """Why a checkpoint of the grid `theirs` is not one for this quantizer, if it is not."""
+        try:
+            grid = Grid.read(theirs)
+        except ArgumentError as error:
+            yield f"{path} {error}"
+            return
+        if grid != Grid.read(self.grid):
+            yield f"{path} is quantized to {Grid.read(self.grid)}, and the checkpoint to {grid}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """A checkpoint that knows nothing of this quantizer is one of a float network, and misses nothing.
@@ -284,25 +312,25 @@ class Quantizer(nn.Module):
         if not any(key.startswith(prefix) for key in state_dict):
             state_dict.update({prefix + name: tensor for name, tensor in self.state_dict().items()})
         theirs = state_dict.get(prefix + "grid")
-        if theirs is not None and not self.grid.is_meta and not torch.equal(theirs.cpu(), self.grid.cpu()):
+        if theirs is not None and not self.grid.is_meta:
             errors: list[str] = args[-1]
-            errors.append(f"{prefix[:-1]} is quantized to {_grid(self.grid)}, and the checkpoint to {_grid(theirs)}")
+            errors.extend(self._differences(prefix[:-1], theirs))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _grid(grid: Tensor) -> str:
-    """A grid, as a checkpoint states it, in words."""
-    bits, signed, narrow, exponent_bits, bias, group = grid.tolist()
-    kind = f"{bits}-bit floats with {exponent_bits} exponent bits" if exponent_bits else f"{bits or 'learned'} bits"
-    more = (f" of bias {bias}" if exponent_bits else "") + (f" in groups of {group}" if group else "")
-    return f"{'signed' if signed else 'unsigned'} {'narrow ' if narrow else ''}{kind}{more}"
-
-
-def _zero(tensor_quant: nn.Module, grid: Tensor) -> Zero:
+def _zero(tensor_quant: nn.Module, grid: Grid) -> Zero:
     """Where zero lies on the grid of a core quantizer."""
     zero_point_impl = getattr(tensor_quant, "zero_point_impl", None)
-    if not grid.is_meta and grid[:2].tolist() == [1, 1]:
+    if grid.bits == 1 and grid.signed:
         return Zero.NO_CODE
     if zero_point_impl is None or isinstance(zero_point_impl, ZeroZeroPoint):
         return Zero.AT_ZERO
     return Zero.SHIFTED if getattr(zero_point_impl, "quantize_zero_point", True) else Zero.BETWEEN
+
+
+def _narrowed(y: Tensor, x: Tensor) -> Tensor:
+    """`y` in the dtype of `x`; what is finite there stays so, if the nearest grid point lies beyond that dtype."""
+    if y.dtype == x.dtype:
+        return y
+    limit = torch.finfo(x.dtype).max
+    return torch.where(x.isfinite(), y.clamp(-limit, limit), y).to(x.dtype)
