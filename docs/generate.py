@@ -1,4 +1,4 @@
-"""Write the pages that list what there is: the parts in `brevq.core`, and the recipes in `injectors`.
+"""Write the pages that list what there is: parts and formats in `brevq.core`, recipes in `injectors`, Brevitas' names.
 
 Run ``python docs/generate.py`` after adding one; a test compares the pages with what this writes.
 """
@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import injectors
+from brevq.core.formats import BlockFormat, FloatFormat, Special, catalogue
+from brevq.inject import explain
 from brevq.quantizer import Quantizer
 
 HERE = Path(__file__).parent
 
 #: What the modules hold, in the order of the page.
 MODULES = {
-    "brevq.core.quant": "Quantizers: `tensor_quant`, `int_quant`, `decoupled_int_quant`",
-    "brevq.core.scaling": "Scales and thresholds: `scaling_impl`, `int_scaling_impl`, `float_scaling_impl`, ...",
-    "brevq.core.stats": "Statistics: `scaling_stats_impl`, `zero_point_stats_impl`, `running_impl`",
-    "brevq.core.restrict_val": "Which values a scale may take: `restrict_scaling_impl`",
-    "brevq.core.zero_point": "Zero-points: `zero_point_impl`",
-    "brevq.core.bit_width": "Bit widths: `bit_width_impl`",
-    "brevq.core.function_wrapper": "Granularity, rounding, clamping: `granularity_impl`, `float_to_int_impl`, ...",
+    "brevq.core.quant": "Quantizers: `tensor_quant`, `int_quant`, `decoupled_int_quant`.",
+    "brevq.core.scaling": "Scales and thresholds: `scaling_impl`, `int_scaling_impl`, `float_scaling_impl` and others.",
+    "brevq.core.stats": "Statistics: `scaling_stats_impl`, `zero_point_stats_impl`, `running_impl`.",
+    "brevq.core.restrict_val": "Which values a scale may take: `restrict_scaling_impl`.",
+    "brevq.core.zero_point": "Zero-points: `zero_point_impl`.",
+    "brevq.core.bit_width": "Bit widths: `bit_width_impl`.",
+    "brevq.core.function_wrapper": "Granularity, rounding and clamping: `granularity_impl`, `float_to_int_impl`, "
+    "`tensor_clamp_impl`.",
 }
 
 PARTS = """\
@@ -36,14 +42,74 @@ recipe; the names of its arguments are names of the recipe, and those with a def
 gives formula, shapes, errors and source.
 """
 
-_COLUMNS = ["name", "what it is", "bits", "per", "scale", "source"]
+FORMATS = """\
+Formats
+=======
 
-LIBRARY = """\
-The recipes
-===========
+Number formats are values, in ``brevq.core.formats.catalogue``. They cast, encode and decode tensors by themselves:
 
-All are in ``injectors``. The names say format, role and granularity; ``explain(recipe)`` shows the parts.
+>>> import torch
+>>> from brevq.core.formats.catalogue import FP4_E2M1, MXFP4
+>>> FP4_E2M1.cast(torch.tensor([0.3, 2.6, 100.0]))
+tensor([0.5000, 3.0000, 6.0000])
+>>> MXFP4.cast(torch.tensor([0.3, 2.6, 100.0]))
+tensor([ 0., 0., 96.])
+
+Recipes take them as ``float_format`` or ``block_format``. A format of one's own is a line; ``help(FloatFormat)`` and
+``help(BlockFormat)`` tell more, and ``help(ScaleRule)`` how the scales of blocks are chosen:
+
+>>> from brevq.core.formats import BlockFormat, FloatFormat, IntFormat
+>>> from brevq.core.formats.catalogue import E8M0
+>>> from brevq.nn import QuantLinear
+>>> from injectors import Fp8e4m3OCPWeightPerChannel, MXFp4Weight
+>>> e3m4 = Fp8e4m3OCPWeightPerChannel.let(float_format=FloatFormat("e3m4", 3, 4))
+>>> mxint4 = BlockFormat("mxint4", IntFormat(4, fraction_bits=2), E8M0, 32)
+>>> layer = QuantLinear(64, 4, weight_quant=e3m4)
+>>> layer = QuantLinear(64, 4, weight_quant=MXFp4Weight, weight_block_format=mxint4)
+>>> layer.quant_weight().bit_width
+tensor(4.)
 """
+
+RECIPES = """\
+Recipes
+=======
+
+All are in ``injectors``, ready to be given to layers, or to be subclassed: :doc:`own_recipe`. The names say format,
+role and granularity, then what is special about the scale; ``explain(recipe)`` shows the parts.
+
+The columns: *bits* are those of a value; block formats also say how many it takes with its part of the scales.
+*Granularity* is what shares a scale. *Scale* names the part that gives it and the statistic that it starts from, or for
+block formats how the scales of each level are held; :doc:`parts` tells what parts do. In short: ``StatsScaling``
+computes the scale from each tensor anew, ``RuntimeStatsScaling`` from batches that it observes, before it is fixed or
+learned, and ``LearnedStatsScaling`` learns it from the first step on.
+"""
+
+BREVITAS = """\
+From Brevitas' names to ours
+============================
+
+Every recipe that Brevitas {version} exports from ``brevitas.quant``, by its module, and its counterpart in
+``injectors``. What ``let`` names is in ``brevq.core``. Mixins and solvers are left out: parts take their place, see
+:doc:`parts`. How values differ where they do, on purpose, is told in :doc:`differences`.
+
+Of {names} names {found} have a counterpart.
+"""
+
+#: What a restriction makes of scales, where it does.
+_RESTRICTED = {"PowerOfTwoRestrictValue": ", power of two", "LogFloatRestrictValue": ", held as a logarithm"}
+
+#: Under which name a recipe has the size of what shares a scale.
+_SIZES = {"group": "group_size", "block": "block_shape"}
+
+#: What the codes of a format stand for that stand for no number.
+_SPECIAL = {
+    Special.NONE: "none",
+    Special.IEEE: "infinities, NaN",
+    Special.LAST: "NaN",
+    Special.NEGATIVE_ZERO: "NaN, for minus zero",
+}
+
+_GIVEN = "given by the layer"
 
 
 def parts() -> str:
@@ -51,25 +117,50 @@ def parts() -> str:
     return PARTS + "".join(f"\n{_section(name, title)}" for name, title in MODULES.items())
 
 
-def library() -> str:
-    """The page that lists the recipes."""
-    recipes = [getattr(injectors, name) for name in injectors.__all__]
-    roles = {role: [recipe for recipe in recipes if recipe.role == role] for role in ("weight", "activation", "bias")}
-    return LIBRARY + "".join(
-        f"\n{_heading(f'For the role: {role}')}\n{_table(_COLUMNS, map(_recipe_row, found))}"
-        for role, found in roles.items()
+def formats() -> str:
+    """The page that lists the number formats."""
+    number = ["name", "bits", "fields", "bias", "largest", "smallest above zero", "overflow gives", "other codes"]
+    block = ["name", "elements", "bits with scales", "granularity", "scales, and their rule"]
+    names = {id(format_): name for name, format_ in vars(catalogue).items()}
+    tables = {
+        "Numbers": _table(number, [_number_row(names[id(it)], it) for it in catalogue.FORMATS.values()]),
+        "Blocks": _table(block, [_block_row(names[id(it)], it) for it in catalogue.BLOCK_FORMATS.values()]),
+    }
+    return FORMATS + "".join(f"\n{_heading(title)}\n{table}" for title, table in tables.items())
+
+
+def recipes() -> str:
+    """The page that lists the recipes, by role, the role with the most of them first."""
+    listed = [getattr(injectors, name) for name in injectors.__all__]
+    head = ["name", "what it is", "bits", "granularity", "scale", "source"]
+    tables = {
+        role: _table(head, [_recipe_row(recipe) for recipe in listed if recipe.role == role])
+        for role, _ in Counter(recipe.role for recipe in listed).most_common()
+    }
+    return RECIPES + "".join(f"\n{_heading(role.capitalize())}\n{table}" for role, table in tables.items())
+
+
+def brevitas() -> str:
+    """The page that goes from Brevitas' names to ours."""
+    data = json.loads((HERE / "brevitas_names.json").read_text(encoding="utf8"))
+    entries = [entry for module in data["recipes"].values() for entry in module.values()]
+    found = sum(entry["ours"] is not None for entry in entries)
+    head = ["Brevitas", "brevq", "note"]
+    return BREVITAS.format(version=data["version"], names=len(entries), found=found) + "".join(
+        f"\n{_heading(f'brevitas.quant.{module}')}\n{_table(head, [_brevitas_row(*item) for item in names.items()])}"
+        for module, names in data["recipes"].items()
     )
 
 
 def pages() -> dict[str, str]:
     """The generated pages by file name."""
-    return {"parts.rst": parts(), "library.rst": library()}
+    return {"parts.rst": parts(), "formats.rst": formats(), "recipes.rst": recipes(), "brevitas.rst": brevitas()}
 
 
 def _section(name: str, title: str) -> str:
     module = importlib.import_module(name)
     rows = [_part_row(part) for part in _public(module)]
-    return f"{_heading(name)}\n{title}.\n\n{_table(['part', 'arguments', 'what it is'], rows)}"
+    return f"{_heading(name)}\n{title}\n\n{_table(['part', 'arguments', 'what it is'], rows)}"
 
 
 def _heading(text: str) -> str:
@@ -92,26 +183,71 @@ def _part_row(part: type) -> list[str]:
     return [f"``{part.__name__}``", ", ".join(words) or "none", _first_sentence(part)]
 
 
+def _number_row(name: str, it: FloatFormat) -> list[str]:
+    fields = f"{'sign, ' if it.signed else ''}{it.exponent_bits} exponent, {it.mantissa_bits} mantissa"
+    smallest = f"2 ** {math.frexp(it.smallest)[1] - 1}"
+    overflow = "the largest" if it.saturating else "infinity"
+    return [f"``{name}``", str(it.bits), fields, str(it.bias), f"{it.max:g}", smallest, overflow, _SPECIAL[it.special]]
+
+
+def _block_row(name: str, it: BlockFormat) -> list[str]:
+    scales = _levels(it)
+    bits = f"{it.bits_per_element:g}"
+    return [f"``{name}``", str(it.element), bits, ", ".join(scales), ", ".join(scales.values())]
+
+
 def _recipe_row(recipe: Any) -> list[str]:
-    """What a recipe is, and what it builds for a weight of 64 by 64."""
-    quantizer = Quantizer(recipe, {"tensor_shape": (64, 64), "channel_axis": 0})
-    parts = list(quantizer.tensor_quant.modules())
-    granularity = (
-        type(quantizer.granularity).__name__.removeprefix("Per").lower() if quantizer.granularity else "tensor"
-    )
-    scaling = [part for part in parts if type(part).__name__.endswith("Scaling") and hasattr(part, "forward")]
-    kinds = [
-        type(part).__name__ for part in scaling if not type(part).__name__.endswith(("IntScaling", "FloatScaling"))
-    ]
-    scale = f"``{kinds[0]}``" if kinds else "given by the layer"
-    powers = ", power of two" if any(getattr(part, "power_of_two", False) for part in parts) else ""
-    bits = quantizer.grid[0].item() or "learned"
-    return [f"``{recipe.__name__}``", _first_sentence(recipe), str(bits), granularity, scale + powers, _source(recipe)]
+    wired = {line.name: line.content.removesuffix(" (above)") for line in explain(recipe).lines}
+    columns = [describe(recipe, wired) for describe in (_bits, _granularity, _scale)]
+    return [f"``{recipe.__name__}``", _first_sentence(recipe), *columns, _source(recipe)]
 
 
-def _source(recipe: Any) -> str:
+def _bits(recipe: Any, wired: Mapping[str, str]) -> str:
+    """The bits of a value, on the grid that the recipe builds for a weight of 64 by 64."""
+    if wired.get("bit_width_impl") == "BitWidthParameter":
+        return f"learned, from {recipe.bit_width}"
+    bits = Quantizer(recipe, {"tensor_shape": (64, 64), "channel_axis": 0}).grid[1].item()
+    return f"{bits}, with scales {recipe.block_format.bits_per_element:g}" if "block_format" in recipe else str(bits)
+
+
+def _granularity(recipe: Any, wired: Mapping[str, str]) -> str:
+    """What shares a scale."""
+    if "block_format" in recipe:
+        return ", ".join(_levels(recipe.block_format))
+    if "trunc_scaling_impl" in wired or "scaling_impl" not in wired:
+        return _GIVEN
+    kind = wired.get("granularity_impl", "PerTensor").removeprefix("Per").lower()
+    return f"{kind} of {_size(getattr(recipe, _SIZES[kind]))}" if kind in _SIZES else kind
+
+
+def _scale(recipe: Any, wired: Mapping[str, str]) -> str:
+    """The part that gives the scale, what from, and which values it may take."""
+    if "trunc_scaling_impl" in wired:
+        return f"{_GIVEN}, times ``{wired['trunc_scaling_impl']}``"
+    if "scaling_impl" not in wired:
+        return _GIVEN
+    if "block_format" in recipe:
+        return f"``{wired['scaling_impl']}``: {', '.join(_levels(recipe.block_format).values())}"
+    start = wired.get("scaling_stats_impl") or wired["scaling_init"]
+    restricted = _RESTRICTED.get(wired.get("restrict_scaling_impl", ""), "")
+    norm = f"; norm by ``{wired['pre_scaling_impl']}``" if "pre_scaling_impl" in wired else ""
+    return f"``{wired['scaling_impl']}`` of ``{start}``{restricted}{norm}"
+
+
+def _levels(block: BlockFormat) -> dict[str, str]:
+    """What shares a scale in a block format, the largest first, and the format of that scale."""
+    tensor = {"tensor": "float32"} if block.tensor_scale else {}
+    group = {f"group of {block.micro_size}": str(block.micro)} if block.micro else {}
+    return {**tensor, f"block of {block.size}": f"{block.scale} ({block.rule.value})", **group}
+
+
+def _size(size: int | tuple[int, ...]) -> str:
+    return str(size) if isinstance(size, int) else " by ".join(map(str, size))
+
+
+def _source(documented: Any) -> str:
     """Where a recipe comes from, as its documentation says."""
-    text = " ".join((inspect.getdoc(recipe) or "").split())
+    text = " ".join((inspect.getdoc(documented) or "").split())
     return text.partition("Source: ")[2].rstrip(".")
 
 
@@ -119,10 +255,15 @@ def _first_sentence(documented: Any) -> str:
     return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
 
 
-def _table(head: list[str], rows: Any) -> str:
+def _brevitas_row(name: str, entry: Mapping[str, str | None]) -> list[str]:
+    ours = f"``{entry['ours']}``" if entry["ours"] else "none"
+    return [f"``{name}``", ours, entry["note"] or ""]
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in [head, *rows]:
-        lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
+        lines += [f"   {'* -' if i == 0 else '  -'} {cell}".rstrip() for i, cell in enumerate(row)]
     return "\n".join(lines) + "\n"
 
 

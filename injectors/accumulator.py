@@ -1,4 +1,4 @@
-"""Recipes for weights whose norm is learned, and for weights that fit an accumulator.
+"""Recipes that round weights by another scale than they are dequantized by: decoupled, with a learned norm, and A2Q.
 
 What fits an accumulator depends on the input: the layer supplies its bit width and sign.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from brevq.core.function_wrapper import RoundToZeroSte, TensorClamp
+from brevq.core.function_wrapper import PerChannel, RoundToZeroSte, TensorClamp, TensorClampSte
 from brevq.core.quant import DecoupledIntQuant, DecoupledRescalingIntQuant, DecoupledRescalingIntQuantWithInput
 from brevq.core.restrict_val import LogFloatRestrictValue
 from brevq.core.scaling import (
@@ -16,11 +16,51 @@ from brevq.core.scaling import (
     CenteredAccumulatorBound,
     CenteredL1Norm,
     LearnedStatsScaling,
+    StatsScaling,
     WeightNormScaling,
 )
-from brevq.core.stats import L1Norm, L2Norm
+from brevq.core.stats import AbsMaxL2, L1Norm, L2Norm
 from brevq.core.zero_point import MeanZeroPoint, ZeroZeroPoint
-from injectors.weight import Int8WeightPerChannel
+from brevq.inject import Injector
+from injectors.weight import Int4WeightPerTensor, Int8WeightPerChannel
+
+
+class DecoupledParts(Injector):
+    """Parts list of weights that are rounded by their own range, at every step, and dequantized by a learned one.
+
+    ``codes = round(w * threshold / stats(w))`` and ``scale = t / threshold``. The learned ``t`` starts as the
+    statistic. Left to declare: `scaling_stats_impl`, and all that integer weights ask for.
+    """
+
+    tensor_quant: Any = DecoupledRescalingIntQuant
+    decoupled_int_quant: Any = DecoupledIntQuant
+    pre_scaling_impl: Any = StatsScaling
+    pre_zero_point_impl: Any = ZeroZeroPoint
+    scaling_impl: Any = LearnedStatsScaling
+    tensor_clamp_impl: Any = TensorClampSte
+
+
+class Int8WeightPerChannelDecoupled(DecoupledParts, Int8WeightPerChannel):
+    """Signed 8-bit weights, rounded by their range, with a learned scale: ``codes = round(127 * w / max |w_c|)``.
+
+    The scale of a channel starts as ``max |w_c| / 127``. It is learned, and moves no code.
+
+    Source: Pappalardo, 2023, "Brevitas", https://github.com/Xilinx/brevitas, whose decoupled weights it takes up.
+    """
+
+
+class Int4WeightPerTensorDecoupled(DecoupledParts, Int4WeightPerTensor):
+    """Signed 4-bit weights, rounded by a mean range of channels, with one learned scale.
+
+    ``codes = round(7 * w / r)``, where ``r`` is the root mean square over output channels of ``max |w_c|``. The scale
+    starts as ``r / 7``, and is learned; it moves no code. For weights whose channels differ much, such as depthwise
+    ones.
+
+    Source: Pappalardo, 2023, "Brevitas", https://github.com/Xilinx/brevitas, whose decoupled weights it takes up.
+    """
+
+    scaling_stats_impl = AbsMaxL2
+    channel_granularity_impl: Any = PerChannel
 
 
 class Int8WeightNormPerChannel(Int8WeightPerChannel):

@@ -54,6 +54,8 @@ class Int8BiasPerTensor(IntParts, BiasQuant):
     """Signed 8-bit biases with a scale of their own: ``scale = max |b| / 128``, codes -128 to 127.
 
     They need no scale of the input, and have to be brought to the accumulator's grid by what adds them.
+    ``let(bit_width=16)``, or 24, is finer; codes of more bits float32 does not hold, so 32 bits make sense with a tied
+    scale only.
 
     Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 3.1, for biases.
     """

@@ -29,6 +29,8 @@ class BlockParts(Injector):
 
     ``scale = block_format.scale_of(max |x|)`` over each group, and ``y = element.cast(x / scale) * scale``. A last
     block that is not full counts as filled up with zeros. Left to declare: `block_format` and `group_axis`.
+
+    Source: OCP Microscaling Formats Specification, version 1.0, sections 5 and 6.3, of which other blocks are variants.
     """
 
     signed = True
@@ -50,13 +52,23 @@ class BlockParts(Injector):
 
 
 class BlockWeight(BlockParts, WeightQuant):
-    """Weights in blocks along their second axis, the inputs. Left to declare: `block_format`."""
+    """Weights in blocks along their second axis, the inputs: ``scale = block_format.scale_of(max |w|)``.
+
+    Left to declare: `block_format`.
+
+    Source: OCP Microscaling Formats Specification, version 1.0, sections 5 and 6.3, of which other blocks are variants.
+    """
 
     group_axis = 1
 
 
 class BlockAct(BlockParts, ActQuant):
-    """Activations in blocks along their last axis, with dynamic scales. Left to declare: `block_format`."""
+    """Activations in blocks along their last axis, of each input anew: ``scale = block_format.scale_of(max |x|)``.
+
+    Left to declare: `block_format`.
+
+    Source: OCP Microscaling Formats Specification, version 1.0, sections 5 and 6.3, of which other blocks are variants.
+    """
 
     group_axis = -1
 
@@ -174,7 +186,7 @@ class NVFP4Weight(BlockWeight):
 
     One float32 scale for the tensor: ``t = max of all |w| / (6 * 448)``.
 
-    Source: NVIDIA, 2025, https://arxiv.org/abs/2509.25149, appendix.
+    Source: NVIDIA, 2025, https://arxiv.org/abs/2509.25149, appendix B.
     """
 
     block_format = NVFP4
@@ -185,7 +197,7 @@ class NVFP4Act(BlockAct):
 
     One float32 scale for the tensor: ``t = max of all |x| / (6 * 448)``.
 
-    Source: NVIDIA, 2025, https://arxiv.org/abs/2509.25149, appendix.
+    Source: NVIDIA, 2025, https://arxiv.org/abs/2509.25149, appendix B.
     """
 
     block_format = NVFP4
@@ -194,7 +206,9 @@ class NVFP4Act(BlockAct):
 class BFP16Weight(BlockWeight):
     """Weights in block floating point: 8 weights share ``scale = 2 ** floor(log2 max |w|)``, in steps of 1/64.
 
-    Source: Drumond et al., 2018, https://arxiv.org/abs/1804.01526, with AMD's block of 8.
+    What rounds to the code 128 becomes 127.
+
+    Source: AMD Quark, https://quark.docs.amd.com/latest/pytorch/tutorial_bfp16.html, for block and codes.
     """
 
     block_format = BFP16
@@ -203,7 +217,9 @@ class BFP16Weight(BlockWeight):
 class BFP16Act(BlockAct):
     """Activations in block floating point: 8 values share ``scale = 2 ** floor(log2 max |x|)``, in steps of 1/64.
 
-    Source: Drumond et al., 2018, https://arxiv.org/abs/1804.01526, with AMD's block of 8.
+    What rounds to the code 128 becomes 127.
+
+    Source: AMD Quark, https://quark.docs.amd.com/latest/pytorch/tutorial_bfp16.html, for block and codes.
     """
 
     block_format = BFP16
@@ -212,7 +228,7 @@ class BFP16Act(BlockAct):
 class MX9Weight(BlockWeight):
     """Weights in MX9: 16 weights share a power of two, each pair of them may halve it; steps of 1/64.
 
-    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007, table II.
+    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007.
     """
 
     block_format = MX9
@@ -221,7 +237,7 @@ class MX9Weight(BlockWeight):
 class MX9Act(BlockAct):
     """Activations in MX9: 16 values share a power of two, each pair of them may halve it; steps of 1/64.
 
-    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007, table II.
+    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007.
     """
 
     block_format = MX9
@@ -230,7 +246,7 @@ class MX9Act(BlockAct):
 class MX6Weight(BlockWeight):
     """Weights in MX6: 16 weights share a power of two, each pair of them may halve it; steps of 1/8.
 
-    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007, table II.
+    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007.
     """
 
     block_format = MX6
@@ -239,7 +255,7 @@ class MX6Weight(BlockWeight):
 class MX6Act(BlockAct):
     """Activations in MX6: 16 values share a power of two, each pair of them may halve it; steps of 1/8.
 
-    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007, table II.
+    Source: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007.
     """
 
     block_format = MX6

@@ -1,20 +1,30 @@
 """Recipes for activations with other ranges than an observed percentile.
 
-Those of each input itself, which is dynamic quantization; the largest of all that were observed; and shifted
-fixed-point ones.
+Those of each input itself, which is dynamic quantization; those of each batch in training, which is BatchQuant; the
+largest of all that were observed; and shifted fixed-point ones.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from brevq.core.function_wrapper import PerGroup, PerToken, TensorClampSte
+from brevq.core.function_wrapper import PerChannel, PerGroup, PerToken, TensorClampSte
 from brevq.core.restrict_val import PowerOfTwoRestrictValue
-from brevq.core.scaling import StatsScaling
-from brevq.core.stats import AbsMax, AbsMinMax, NegativeMinOrZero, RunningMax
+from brevq.core.scaling import LearnedFactorScaling, RuntimeStatsScaling, StatsScaling
+from brevq.core.stats import (
+    AbsMax,
+    AbsMaxAve,
+    AbsMinMax,
+    NegativeMinOrZero,
+    RunningInterval,
+    RunningMax,
+    TrueAverage,
+    TwoSided,
+)
 from brevq.core.zero_point import StatsZeroPoint
+from brevq.inject import Injector
 from injectors.activation import Int8ActPerTensor, ShiftedUint8ActPerTensor, Uint8ActPerTensor
-from injectors.bases import ActQuant, IntParts
+from injectors.bases import ActQuant, IntAct, IntParts
 from injectors.floating import Fp8e4m3OCPActPerTensor
 
 
@@ -120,6 +130,50 @@ class Fp8e4m3OCPActPerGroupDynamic(Fp8e4m3OCPActPerTokenDynamic):
     pad = True
 
 
+class BatchQuantParts(Injector):
+    """Parts list of ranges that are each batch's own in training, and the average of all batches in evaluation.
+
+    ``range = s * mean_c max |x_c|`` over the channels, which are the second axis; the factor ``s`` is learned, and
+    starts from 1. The average is a true one, with the same weight for each batch.
+    """
+
+    scaling_impl: Any = LearnedFactorScaling
+    range_impl: Any = RuntimeStatsScaling
+    scaling_stats_impl: Any = AbsMaxAve
+    channel_granularity_impl: Any = PerChannel
+    tensor_shape = (1, 1)
+    channel_axis = 1
+    running_impl: Any = TrueAverage
+    #: More than training has: the range stays that of the batch.
+    collect_stats_steps = 2**62
+
+
+class Int8ActPerTensorBatchQuant(BatchQuantParts, IntAct):
+    """Signed 8-bit activations, with the range of each batch in training: ``scale = s * mean_c max |x_c| / 128``.
+
+    The mean is over channels, the second axis, and the factor ``s`` is learned. Evaluation uses the average over all
+    batches, or what calibration observed, which then stays.
+
+    Source: Bai et al., 2021, https://arxiv.org/abs/2105.08952, section 3.2, with a symmetric range.
+    """
+
+    bit_width = 8
+    signed = True
+
+
+class Uint8ActPerTensorBatchQuant(BatchQuantParts, IntAct):
+    """Unsigned 8-bit activations, with the range of each batch in training: ``scale = s * mean_c max |x_c| / 255``.
+
+    The mean is over channels, the second axis, and the factor ``s`` is learned. Evaluation uses the average over all
+    batches, or what calibration observed, which then stays. For outputs of ReLU.
+
+    Source: Bai et al., 2021, https://arxiv.org/abs/2105.08952, section 3.2, with a symmetric range.
+    """
+
+    bit_width = 8
+    signed = False
+
+
 class Int8ActPerTensorMax(Int8ActPerTensor):
     """Signed 8-bit activations, one scale: ``scale = max |x| / 128``, of all values that were observed.
 
@@ -142,6 +196,21 @@ class Uint8ActPerTensorMax(Uint8ActPerTensor):
 
     scaling_stats_impl = AbsMax
     running_impl = RunningMax
+
+
+class ShiftedUint8ActPerTensorMax(ShiftedUint8ActPerTensor):
+    """Unsigned 8-bit activations with a zero-point: ``scale = (max x - min x) / 255``, of all values observed.
+
+    The interval includes zero. Fixed by calibration, or learned in training after 300 batches.
+
+    Source: Wu et al., 2020, https://arxiv.org/abs/2004.09602, section 3.4, with both extrema.
+    """
+
+    scaling_stats_impl: Any = TwoSided
+    zero_point_stats_impl: Any = TwoSided
+    side_stats_impl: Any = AbsMax
+    running_impl: Any = RunningInterval
+    side_running_impl: Any = RunningMax
 
 
 class ShiftedUint8ActPerTensorPoT(ShiftedUint8ActPerTensor):

@@ -28,6 +28,8 @@ class FloatParts(Injector):
     """Parts list of scaled floating-point quantization: ``scale = range / largest number of the format``.
 
     Left to declare: `float_format`, and `scaling_impl` with what it asks for.
+
+    Source: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433, for formats of 8 bits.
     """
 
     signed = True
@@ -42,6 +44,8 @@ class FloatWeight(FloatParts, WeightQuant):
     """Floating-point weights, whose range is their own largest absolute value at every step.
 
     ``scale = max |w| / float_format.max``. Left to declare: `float_format`.
+
+    Source: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433, for formats of 8 bits.
     """
 
     scaling_impl: Any = StatsScaling
@@ -52,6 +56,8 @@ class FloatAct(FloatParts, ActQuant):
     """Floating-point activations, whose range is a percentile, observed over batches, then fixed or learned.
 
     ``scale = percentile |x| / float_format.max``. Left to declare: `float_format`.
+
+    Source: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433, with a percentile for the maximum.
     """
 
     scaling_impl: Any = RuntimeStatsScaling
@@ -62,9 +68,11 @@ class FloatAct(FloatParts, ActQuant):
 
 
 class FloatCast(Injector):
-    """Parts list of a cast to a floating-point format, with scale 1.
+    """Parts list of a cast to a floating-point format: ``float_format.cast(x)``, with ``scale = 1``.
 
     Left to declare: `float_format`.
+
+    Source: IEEE 754-2019, conversion with ties to even.
     """
 
     signed = True

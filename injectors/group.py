@@ -36,7 +36,7 @@ class ShiftedUint8WeightPerChannel(ShiftedUint8WeightPerTensor):
 
     ``zero_point_c = round(-min(w_c, 0) / scale_c)``, codes 0 to 255.
 
-    Source: Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342, sections 2.1 and 3.1.
+    Source: Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342, sections 2.1 and 2.6.
     """
 
     granularity_impl = PerChannel

@@ -1,4 +1,4 @@
-"""Recipes whose thresholds, offsets or bit widths are learned: TQT, LSQ+ and learned bit widths.
+"""Recipes whose thresholds, offsets or bit widths are learned: TQT, LSQ+, logarithms of ranges, and bit widths.
 
 LSQ stands with the plain recipes, in `injectors.weight` and `injectors.activation`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from brevq.core.bit_width import BitWidthParameter
 from brevq.core.function_wrapper import TensorClamp
+from brevq.core.restrict_val import LogFloatRestrictValue
 from brevq.core.scaling import LearnedStatsScaling, LsqGradientScale, NormalInterval
 from brevq.core.stats import AbsMinMax, NegativeMinOrZero
 from brevq.core.zero_point import RuntimeStatsZeroPoint
@@ -89,6 +90,40 @@ class ShiftedUint8ActPerTensorLSQPlus(Uint8ActPerTensor):
     gradient_scale_impl = LsqGradientScale
     batched = True
     collect_stats_steps = 1
+
+
+class Int8WeightPerTensorLog(Int8WeightPerTensor):
+    """Signed 8-bit weights with a scale that is learned as its logarithm: ``scale = 2 ** v / 127``.
+
+    ``v`` starts from ``log2 max |w|``. Steps of training are then fractions of the scale, which stays positive.
+
+    Source: Jain et al., 2020, https://arxiv.org/abs/1903.08066, for learning logarithms, without rounding them.
+    """
+
+    scaling_impl = LearnedStatsScaling
+    restrict_scaling_impl = LogFloatRestrictValue
+
+
+class Int8ActPerTensorLog(Int8ActPerTensor):
+    """Signed 8-bit activations with a scale that is learned as its logarithm: ``scale = 2 ** v / 128``.
+
+    ``v`` starts from the logarithm of a percentile, 99.999 %, whose logarithms are averaged over batches.
+
+    Source: Jain et al., 2020, https://arxiv.org/abs/1903.08066, for learning logarithms, without rounding them.
+    """
+
+    restrict_scaling_impl = LogFloatRestrictValue
+
+
+class Uint8ActPerTensorLog(Uint8ActPerTensor):
+    """Unsigned 8-bit activations with a scale that is learned as its logarithm: ``scale = 2 ** v / 255``.
+
+    ``v`` starts from the logarithm of a percentile, 99.999 %, averaged over batches. For outputs of ReLU.
+
+    Source: Jain et al., 2020, https://arxiv.org/abs/1903.08066, for learning logarithms, without rounding them.
+    """
+
+    restrict_scaling_impl = LogFloatRestrictValue
 
 
 class Int8WeightPerTensorLearnedBits(Int8WeightPerTensor):

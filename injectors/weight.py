@@ -25,7 +25,7 @@ class Int8WeightPerTensor(IntWeight):
 class Int8WeightPerChannel(Int8WeightPerTensor):
     """Signed 8-bit weights, one scale for each output channel: ``scale_c = max |w_c| / 127``.
 
-    Source: Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342, section 3.1.
+    Source: Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342, section 2.6.
     """
 
     granularity_impl = PerChannel
@@ -43,7 +43,7 @@ class Int4WeightPerTensor(Int8WeightPerTensor):
 class Int4WeightPerChannel(Int8WeightPerChannel):
     """Signed 4-bit weights, one scale for each output channel: ``scale_c = max |w_c| / 7``.
 
-    Source: Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342, section 3.1.
+    Source: Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342, section 2.6.
     """
 
     bit_width = 4

@@ -1,4 +1,4 @@
-"""The two parts that only the vocabulary needs: scales on the grid of a format, and thresholds of shifted grids."""
+"""The part that only the vocabulary needs: scales on the grid of a format."""
 
 from __future__ import annotations
 
@@ -70,26 +70,3 @@ class FormatScaling(Module):
     def extra_repr(self) -> str:
         """The format, for printing."""
         return f"scale_format={self.scale_format}"
-
-
-class StepScaling(Module):
-    """The number of steps from the lowest code to the highest: ``2 ** bit_width - 1``, signed or not.
-
-    The threshold of grids with a zero-point, whose range is the whole width of a tensor.
-
-    Args:
-        power_of_two_steps: whether it is one more, so that a power-of-two range gives a power-of-two scale.
-            Default: False.
-
-    Examples:
-        >>> StepScaling()(torch.tensor(8.0)), StepScaling(power_of_two_steps=True)(torch.tensor(8.0))
-        (tensor(255.), tensor(256.))
-    """
-
-    def __init__(self, power_of_two_steps: bool = False) -> None:
-        super().__init__()
-        self.power_of_two_steps = power_of_two_steps
-
-    def forward(self, bit_width: Tensor) -> Tensor:
-        """The threshold for a grid of `bit_width` bits, a scalar tensor."""
-        return torch.exp2(bit_width) - (0 if self.power_of_two_steps else 1)

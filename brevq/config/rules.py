@@ -34,7 +34,7 @@ _TARGETS: dict[DeviceType, dict[str, object]] = {
 }
 #: The fields that a format with nothing else to choose takes.
 _TAKEN = {"cast": ("dtype", "round_method", "device"), "block": ("dtype", "round_method", "axis", "device")}
-_FLOAT_OBSERVERS = ("min_max", "percentile")
+_FLOAT_OBSERVERS = ("min_max", "percentile", "mse")
 
 
 def refuse(what: str, faults: Sequence[str]) -> None:
@@ -152,26 +152,13 @@ def _numbers(spec: TensorSpec, kind: str) -> Iterator[str]:
     if kind == "float" and not spec.symmetric:
         yield f"`symmetric` (=False) is for integers, and `dtype` is {str(spec.dtype)!r}: leave it out"
     if kind == "float" and spec.observer not in (None, *_FLOAT_OBSERVERS):
-        yield f"`observer` (={spec.observer!r}) is for integers; {spec.dtype} takes 'min_max' or 'percentile'"
+        yield f"`observer` (={spec.observer!r}) is for integers; {spec.dtype} takes 'min_max', 'percentile' or 'mse'"
     if is_mx(spec) and spec.observer is not None:
         yield f"`observer` (={spec.observer!r}) has no effect on groups with scales in E8M0, as of OCP MX: leave it out"
-    if kind == "integer" and not spec.symmetric:
-        yield from _shifted(spec)
     if spec.scale_type is ScaleType.float16 and spec.dtype in (Dtype.int16, Dtype.uint16):
         yield (
             f"`scale_type` (='float16') can not be exact with {spec.dtype}: scale times largest code has more digits "
             "than float32; choose 'bfloat16' or 'pof2'"
-        )
-
-
-def _shifted(spec: TensorSpec) -> Iterator[str]:
-    """Statistics that give no zero-point, or none for signed codes."""
-    if spec.observer == "mse":
-        yield "`observer` (='mse') is for symmetric ranges; with `symmetric` (=False) choose 'min_max'"
-    if spec.observer == "hqo" and not spec.dtype.startswith("uint"):
-        yield (
-            f"`observer` (='hqo') finds zero-points of unsigned codes, and `dtype` is {str(spec.dtype)!r}: choose "
-            "'min_max' or an unsigned `dtype`"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 import injectors
-from brevq.config.parts import FormatScaling, StepScaling
+from brevq.config.parts import FormatScaling
 from brevq.config.type import Dtype, QSchemeType, RoundType, ScaleType
 from brevq.core.formats import BlockFormat, FloatFormat
 from brevq.core.formats.catalogue import (
@@ -37,15 +37,20 @@ from brevq.core.function_wrapper import (
     TensorClampSte,
 )
 from brevq.core.restrict_val import PowerOfTwoRestrictValue
-from brevq.core.scaling import PowerOfTwoFloatScaling, StatsScaling
+from brevq.core.scaling import PowerOfTwoFloatScaling, StatsScaling, StepScaling
 from brevq.core.stats import (
     MSE,
     AbsMax,
     AbsMinMax,
     AbsPercentile,
+    FormatGrid,
     HalfQuadraticOptimizerScale,
     HalfQuadraticOptimizerZeroPoint,
+    IntervalSearch,
+    MSEInterval,
+    NearestGrid,
     NegativeMinOrZero,
+    NegativeMSEOrZero,
     NegativePercentileOrZero,
     PercentileInterval,
 )
@@ -142,12 +147,16 @@ ROUNDINGS: dict[RoundType, Any] = {
 }
 
 #: The statistic of a symmetric range; those of a shifted one, for the range and for the zero-point.
-OBSERVERS: dict[str, tuple[type, tuple[type, type] | None]] = {
+OBSERVERS: dict[str, tuple[type, tuple[type, type]]] = {
     "min_max": (AbsMax, (AbsMinMax, NegativeMinOrZero)),
     "percentile": (AbsPercentile, (PercentileInterval, NegativePercentileOrZero)),
-    "mse": (MSE, None),
+    "mse": (MSE, (MSEInterval, NegativeMSEOrZero)),
     "hqo": (HalfQuadraticOptimizerScale, (AbsMinMax, HalfQuadraticOptimizerZeroPoint)),
 }
+
+
+#: The grid on which a range is searched for, by the kind of the format.
+SEARCH_GRIDS: dict[str, type] = {"integer": NearestGrid, "float": FormatGrid}
 
 
 def is_mx(spec: TensorSpec) -> bool:
@@ -236,9 +245,11 @@ def _base(spec: TensorSpec, role: str) -> Any:
 def _observer(spec: TensorSpec, role: str) -> dict[str, Any]:
     default = "min_max" if role == "weight" or spec.dynamic else "percentile"
     symmetric, shifted = OBSERVERS[spec.observer or default]
-    if spec.symmetric or shifted is None:
-        return {"scaling_stats_impl": symmetric}
-    return dict(zip(("scaling_stats_impl", "zero_point_stats_impl"), shifted, strict=True))
+    search = {"search_grid_impl": SEARCH_GRIDS[DTYPES[spec.dtype].kind]} if spec.observer == "mse" else {}
+    if spec.symmetric:
+        return {"scaling_stats_impl": symmetric, **search}
+    interval = {"interval_search_impl": IntervalSearch, **search} if search else {}
+    return dict(zip(("scaling_stats_impl", "zero_point_stats_impl"), shifted, strict=True)) | interval
 
 
 def _granularity(spec: TensorSpec, role: str) -> dict[str, Any]:

@@ -123,6 +123,29 @@ def count(name: str, value: object) -> int:
     return value
 
 
+def at_least_one(name: str, value: object) -> int:
+    """`value` as a whole number of at least 1: iterations, bins or candidates.
+
+    Args:
+        name: what the argument is called, for the message.
+        value: what was given.
+
+    Raises:
+        ArgumentTypeError: it is not an integer.
+        ArgumentError: it is below 1.
+
+    Examples:
+        >>> at_least_one("mse_iters", 100)
+        100
+    """
+    rule = f"`{name}` (={value!r}) must be a whole number, 1 or more"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{rule}, not {type(value).__name__}")
+    if value < 1:
+        raise ArgumentError(rule)
+    return value
+
+
 def _number(name: str, value: object, rule: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentTypeError(f"`{name}` (={value!r}) {rule}, not {type(value).__name__}")

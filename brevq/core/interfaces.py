@@ -28,8 +28,21 @@ class Statistic(Protocol):
         """The statistic of `x`, in the shape of the scale."""
 
 
-class Grid(Protocol):
-    """An integer grid that rounds to codes."""
+class SearchGrid(Protocol):
+    """A grid of numbers, with scales that follow from ranges, on which a range is searched for."""
 
-    def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor, /) -> Tensor:
-        """The codes of `x`."""
+    def scale(self, threshold: Tensor, /) -> Tensor:
+        """The scale that goes with a range."""
+
+    def __call__(self, steps: Tensor, /) -> Tensor:
+        """The numbers of the grid nearest to `steps`, a tensor over its scale."""
+
+
+class Grid(Protocol):
+    """An integer grid, as zero-points need it: they are codes of it, and put the minimum on its lowest one."""
+
+    def min_int(self, bit_width: Tensor, /) -> Tensor:
+        """The lowest code."""
+
+    def nearest_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor, /) -> Tensor:
+        """The codes nearest to `x`, however the grid rounds."""

@@ -5,22 +5,15 @@ signed bits, -127 of 8 narrow ones. The range that goes with it is the whole wid
 steps between the lowest and the highest code.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Grid, Statistic
+from brevq.core.scaling.learned import LearnedStatsScaling
+from brevq.core.stats.running import Running
 from brevq.core.stats.runtime import RuntimeStats
-
-
-class ShiftedGrid(Grid, Protocol):
-    """An integer grid that rounds to codes and knows its lowest one, on which a zero-point puts the minimum."""
-
-    def min_int(self, bit_width: Tensor, /) -> Tensor:
-        """The lowest code."""
 
 
 class ZeroZeroPoint(Module):
@@ -49,7 +42,7 @@ class StatsZeroPoint(Module):
     and of activations it is dynamic quantization.
 
     Args:
-        int_quant: the integer grid; its `to_int` rounds and clamps.
+        int_quant: the integer grid; its `nearest_int` rounds and clamps.
         zero_point_stats_impl: the statistic, zero or negative.
         quantize_zero_point: whether the zero-point is a code. If not, it is neither rounded nor clamped: the statistic
             is met exactly, and zero itself need not be. Default: True.
@@ -65,9 +58,7 @@ class StatsZeroPoint(Module):
         tensor(-118.)
     """
 
-    def __init__(
-        self, int_quant: ShiftedGrid, zero_point_stats_impl: Statistic, quantize_zero_point: bool = True
-    ) -> None:
+    def __init__(self, int_quant: Grid, zero_point_stats_impl: Statistic, quantize_zero_point: bool = True) -> None:
         super().__init__()
         self.quantize_zero_point = quantize_zero_point
         self.int_quant = int_quant
@@ -78,6 +69,40 @@ class StatsZeroPoint(Module):
         return _on_lowest_code(self.int_quant, self.quantize_zero_point, self.stats_impl(x), scale, bit_width)
 
 
+class LearnedStatsZeroPoint(Module):
+    """A learned zero-point that starts from a statistic of the first tensor that it sees, put on the lowest code.
+
+    ``clamp(round(lowest code - value / scale))``. What is learned is `value`, in the unit of the tensor: the offset of
+    LSQ+. For weights: the first tensor is the weight at its first use. With a range that starts likewise, as
+    `LearnedStatsScaling` does, both are computed once, and belong together.
+
+    Args:
+        int_quant: the integer grid; its `nearest_int` rounds and clamps.
+        zero_point_stats_impl: the statistic to start from, zero or negative.
+        quantize_zero_point: whether the zero-point is a code. If not, it is neither rounded nor clamped. Default: True.
+
+    Source:
+        Bhalgat et al., 2020, "LSQ+", section 3, https://arxiv.org/abs/2004.09576
+
+    Examples:
+        >>> from brevq.core.quant import IntQuant
+        >>> from brevq.core.stats import NegativeMinOrZero
+        >>> zero_point = LearnedStatsZeroPoint(IntQuant(narrow_range=False, signed=False), NegativeMinOrZero())
+        >>> [zero_point(torch.tensor([x]), torch.tensor(0.1), torch.tensor(8.0)).item() for x in (-1.0, -7.0)]
+        [10.0, 10.0]
+    """
+
+    def __init__(self, int_quant: Grid, zero_point_stats_impl: Statistic, quantize_zero_point: bool = True) -> None:
+        super().__init__()
+        self.quantize_zero_point = quantize_zero_point
+        self.int_quant = int_quant
+        self.learned_stats = LearnedStatsScaling(zero_point_stats_impl, _AnyNumber())
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """The zero-point, in the shape of the scale, in codes; `x` is looked at once."""
+        return _on_lowest_code(self.int_quant, self.quantize_zero_point, self.learned_stats(x), scale, bit_width)
+
+
 class RuntimeStatsZeroPoint(Module):
     """The zero-point of activations, from a statistic that is observed over batches, then fixed or learned.
 
@@ -85,11 +110,14 @@ class RuntimeStatsZeroPoint(Module):
     in the unit of the tensor: the offset of LSQ+.
 
     Args:
-        int_quant: the integer grid; its `to_int` rounds and clamps.
+        int_quant: the integer grid; its `nearest_int` rounds and clamps.
         zero_point_stats_impl: the statistic of one batch, zero or negative.
         collect_stats_steps: number of training batches before it is learned. Default: 300.
         scaling_stats_momentum: weight of a new batch in the average, from 0 to 1. Default: 0.1.
         quantize_zero_point: whether the zero-point is a code. If not, it is neither rounded nor clamped. Default: True.
+        running_impl: how the statistics of batches become one, as that of the range does: averages of both are those
+            of an interval; for the largest, or a percentile, of all batches it is `RunningInterval`. Default: a moving
+            average.
 
     Raises:
         ArgumentError: the number of steps is below 1, or the momentum out of range.
@@ -107,16 +135,21 @@ class RuntimeStatsZeroPoint(Module):
 
     def __init__(
         self,
-        int_quant: ShiftedGrid,
+        int_quant: Grid,
         zero_point_stats_impl: Statistic,
         collect_stats_steps: int = 300,
         scaling_stats_momentum: float = 0.1,
         quantize_zero_point: bool = True,
+        running_impl: Running | None = None,
     ) -> None:
         super().__init__()
         self.quantize_zero_point = quantize_zero_point
         self.int_quant = int_quant
-        self.runtime_stats = RuntimeStats(zero_point_stats_impl, None, collect_stats_steps, scaling_stats_momentum)
+        # One that gathers both ends of an interval, to read its width, reads its lower end here.
+        running = getattr(running_impl, "lowest", running_impl)
+        self.runtime_stats = RuntimeStats(
+            zero_point_stats_impl, None, collect_stats_steps, scaling_stats_momentum, running
+        )
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """The zero-point to use for `x`, in the shape of the scale, in codes.
@@ -131,7 +164,7 @@ class ParameterZeroPoint(Module):
     """A learned zero-point: ``clamp(round(value))``, with a straight-through gradient.
 
     Args:
-        int_quant: the integer grid; its `to_int` rounds and clamps.
+        int_quant: the integer grid; its `nearest_int` rounds and clamps.
         zero_point_init: the code to start from. Default: 0.
         granularity_impl: how many zero-points there are. Default: one.
         quantize_zero_point: whether the zero-point is a code. If not, `value` is used as it is, as half-quadratic
@@ -164,7 +197,7 @@ class ParameterZeroPoint(Module):
         """The zero-point, in the shape of the scale, in codes."""
         if not self.quantize_zero_point:
             return self.value
-        return self.int_quant.to_int(torch.ones_like(scale), torch.zeros_like(scale), bit_width, self.value)
+        return self.int_quant.nearest_int(torch.ones_like(scale), torch.zeros_like(scale), bit_width, self.value)
 
 
 class MeanZeroPoint(Module):
@@ -195,7 +228,19 @@ class MeanZeroPoint(Module):
         return -mean / scale
 
 
-def _on_lowest_code(grid: ShiftedGrid, quantize: bool, lowest: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+class _AnyNumber(Module):
+    """No restriction at all, not even to positive numbers."""
+
+    def encode(self, value: Tensor) -> Tensor:
+        """`value`, unchanged."""
+        return value
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """What is stored, unchanged."""
+        return stored
+
+
+def _on_lowest_code(grid: Grid, quantize: bool, lowest: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
     """The zero-point that puts `lowest` on the lowest code of `grid`, as a code if it is to be quantized."""
     lowest_code = grid.min_int(bit_width)
-    return grid.to_int(scale, lowest_code, bit_width, -lowest) if quantize else lowest_code - lowest / scale
+    return grid.nearest_int(scale, lowest_code, bit_width, -lowest) if quantize else lowest_code - lowest / scale

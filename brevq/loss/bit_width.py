@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import attrs
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from brevq.errors import ArgumentError
+from brevq.loss.watching import Watching
 from brevq.nn.layer import QuantLayer
 from brevq.quantizer import Quantizer
 
@@ -46,12 +46,13 @@ class Place:
     weigh: Callable[[Any], int] | None = None
 
 
-class BitWidthLoss:
+class BitWidthLoss(Watching):
     """The mean learned bit width of a model, in bits: ``sum n_i * b_i / sum n_i``.
 
     ``b_i`` is the bit width that place ``i`` has when the loss is computed, and ``n_i`` how much that place counts.
     Places that depend on data are counted during the model's last run, by hooks on the model. The loss is a context
-    manager, which removes the hooks in the end; `close` does it without one. No tensor is kept.
+    manager, which removes the hooks in the end; `close` does it without one: bit widths are then still followed, and
+    what they count is no more. No tensor is kept.
 
     Args:
         model: a model, or a single layer.
@@ -84,7 +85,7 @@ class BitWidthLoss:
             raise ArgumentError(_NONE_LEARNED.format(**names))
         watched = [place for place in self._places if place.watched is not None]
         # The model's own hook comes first: the model may be one of the places itself.
-        self._handles = [model.register_forward_pre_hook(functools.partial(_restart, watched))] if watched else []
+        super().__init__([model.register_forward_pre_hook(functools.partial(_restart, watched))] if watched else [])
         for place in watched:
             if place.watched is not None:
                 self._handles.append(place.watched.register_forward_pre_hook(functools.partial(_count, place)))
@@ -99,19 +100,6 @@ class BitWidthLoss:
         if total == 0:
             raise ArgumentError(_NOT_RUN)
         return torch.stack([place.count * place.bit_width_impl() for place in self._places]).sum() / total
-
-    def close(self) -> None:
-        """Remove all hooks. Bit widths are then still followed, and what they count is no more."""
-        while self._handles:
-            self._handles.pop().remove()
-
-    def __enter__(self) -> BitWidthLoss:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def weights_by_size(model: nn.Module) -> list[Place]:

@@ -279,6 +279,39 @@ def test_observers():
     assert not torch.equal(extrema.zero_point, hqo.zero_point)
 
 
+@pytest.mark.parametrize("scheme", [{"qscheme": "per_channel"}, {"qscheme": "per_group", "group_size": 32}])
+def test_hqo_of_signed_codes_is_that_of_unsigned_ones(scheme):
+    """Signed codes are unsigned ones minus eight: HQO finds the same numbers, and not those of the extrema."""
+    x = 0.3 + torch.randn(64, 64)
+    signed, unsigned, extrema = (
+        quantized(TensorSpec(dtype, symmetric=False, observer=observer, **scheme), x)
+        for dtype, observer in (("int4", "hqo"), ("uint4", "hqo"), ("int4", "min_max"))
+    )
+    assert torch.equal(signed.value, unsigned.value)
+    assert torch.equal(signed.zero_point + 8, unsigned.zero_point)
+    assert not torch.equal(signed.zero_point, extrema.zero_point)
+
+
+@pytest.mark.parametrize("scheme", [{}, {"qscheme": "per_channel"}, {"qscheme": "per_group", "group_size": 32}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dtype": "int4"},
+        {"dtype": "uint4", "symmetric": False},
+        {"dtype": "fp4"},
+        {"dtype": "int4", "symmetric": False},
+        {"dtype": "fp4", "scale_type": "pof2"},
+        {"dtype": "uint4", "symmetric": False, "scale_type": "pof2"},
+    ],
+)
+def test_mse_has_the_smaller_squared_error(fields, scheme):
+    """Whatever the grid, the squared error is below that of the extrema."""
+    x = torch.randn(64, 64) + 0.3
+    x[0, 0], x[1, 40] = 9.0, -8.0
+    found, extrema = (quantized(TensorSpec(**fields, **scheme, observer=name), x) for name in ("mse", "min_max"))
+    assert (found.value - x).square().sum() < (extrema.value - x).square().sum()
+
+
 def test_default_observers():
     """Weights and dynamic activations follow the extrema by default, and static activations a percentile."""
     weight, activation = TensorSpec("int8"), TensorSpec("int8", observer="percentile")

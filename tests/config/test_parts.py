@@ -1,4 +1,4 @@
-"""Scales on the grid of a format, and thresholds of grids with a zero-point."""
+"""Scales on the grid of a format."""
 
 import attrs
 import ml_dtypes
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from brevq.config.parts import FormatScaling, StepScaling
+from brevq.config.parts import FormatScaling
 from brevq.core.bit_width import BitWidthConst
 from brevq.core.formats.catalogue import FLOAT16, FP8_E5M3
 from brevq.core.scaling import ConstScaling, IntScaling, ParameterScaling, StatsScaling
@@ -60,9 +60,3 @@ def test_no_threshold():
 def test_print():
     """The format is printed."""
     assert "scale_format=fp8_e5m3" == scaling_of(ConstScaling(1.0), FP8_E5M3).extra_repr()
-
-
-@pytest.mark.parametrize(("power_of_two", "steps"), [(False, 15.0), (True, 16.0)])
-def test_steps(power_of_two, steps):
-    """Four bits have 15 steps from the lowest code to the highest, and 16 where scales are powers of two."""
-    assert steps == StepScaling(power_of_two)(torch.tensor(4.0)).item()

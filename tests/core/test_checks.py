@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from brevq.core.checks import between, count, positive, whole_bits
+from brevq.core.checks import at_least_one, between, count, positive, whole_bits
 from brevq.errors import ArgumentError, ArgumentTypeError
 
 PASSES = [
@@ -19,11 +19,14 @@ PASSES = [
     (between, ("momentum", 1, 0, 1), 1.0),
     (count, ("steps", 0), 0),
     (count, ("steps", 300), 300),
+    (at_least_one, ("bins", 1), 1),
+    (at_least_one, ("bins", 2048), 2048),
 ]
 BITS = "must be a whole number of bits from 1 to 32"
 SIGNED_BITS = "must be a whole number of signed bits from 2 to 32"
 POSITIVE = "must be a finite number above 0"
 BETWEEN = "must be a number from 0 to 0.5"
+ONE = "must be a whole number, 1 or more"
 COUNT = "must be a whole number of steps, 0 or more"
 REFUSALS = [
     (whole_bits, ("b", 0), ArgumentError, f"`b` (=0) {BITS}"),
@@ -49,6 +52,10 @@ REFUSALS = [
     (count, ("n", -1), ArgumentError, f"`n` (=-1) {COUNT}"),
     (count, ("n", 1.0), ArgumentTypeError, f"`n` (=1.0) {COUNT}, not float"),
     (count, ("n", True), ArgumentTypeError, f"`n` (=True) {COUNT}, not bool"),
+    (at_least_one, ("n", 0), ArgumentError, f"`n` (=0) {ONE}"),
+    (at_least_one, ("n", -3), ArgumentError, f"`n` (=-3) {ONE}"),
+    (at_least_one, ("n", 1.0), ArgumentTypeError, f"`n` (=1.0) {ONE}, not float"),
+    (at_least_one, ("n", True), ArgumentTypeError, f"`n` (=True) {ONE}, not bool"),
 ]
 
 

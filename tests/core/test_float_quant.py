@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from brevq.core.bit_width import BitWidthConst, BitWidthParameter
 from brevq.core.formats import FloatFormat, IntFormat
 from brevq.core.formats.catalogue import BFLOAT16, FLOAT16, FORMATS, FP4_E2M1, FP8_E4M3, FP8_E5M2
 from brevq.core.function_wrapper import FloorSte, PerChannel, PerGroup, PerTensor
@@ -14,6 +15,7 @@ from brevq.core.quant import FloatQuant
 from brevq.core.restrict_val import FloatRestrictValue, PowerOfTwoRestrictValue
 from brevq.core.scaling import ConstScaling, FloatScaling, ParameterScaling, PowerOfTwoFloatScaling, StatsScaling
 from brevq.core.stats import AbsMax
+from brevq.errors import ArgumentError
 from brevq.quant_tensor import QuantTensor
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -209,3 +211,67 @@ def test_bit_patterns(name, granularity):
     again = view.join(view.split(torch.tensor(decoded)) * scale, torch.Size(X.shape))
     assert (True, torch.uint8, X.shape) == (x.is_valid, patterns.dtype, tuple(patterns.shape))
     assert torch.equal(x.value, again)
+
+
+@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e4m3fnuz", "fp6_e2m3", "fp4_e2m1", "e3m4", "unsigned"])
+def test_a_cut_format(name):
+    """Cut to fewer bits, a format has those of its numbers whose last mantissa bits are zero, up to the largest."""
+    own = {"e3m4": FloatFormat("e3m4", 3, 4), "unsigned": FloatFormat("u", 3, 3, signed=False)}
+    format_ = own.get(name) or FORMATS[name]
+    values = format_.values().numpy()
+    x = np.concatenate([values, (values[1:] + values[:-1]) / 2, 2 * values, np.linspace(-20, 20, 999)])
+    others = format_.bits - format_.mantissa_bits
+    for kept in range(format_.mantissa_bits + 1):
+        exponents = np.maximum(np.frexp(values)[1] - 1, format_.min_exponent)
+        left = values[np.mod(values, 2.0 ** (exponents - kept)) == 0]
+        quant = FloatQuant(format_, ConstScaling(1.0), bit_width_impl=BitWidthConst(others + kept))
+        y, _, _, bit_width = quant(torch.tensor(x))
+        distance = np.abs(x[:, None] - left).min(axis=1)
+        assert (distance.tolist(), others + kept) == (np.abs(x - y.numpy()).tolist(), bit_width.item())
+        assert left.max() == FloatScaling(format_, BitWidthConst(others + kept))().item()
+        assert set(y.tolist()) <= set(left.tolist())
+
+
+@pytest.mark.parametrize("bits", [8, 9, 32])
+def test_more_bits_than_a_format_has(bits):
+    """A format that is cut to its own bits or more is not cut: values and gradients are bit for bit its own."""
+    outcomes = []
+    for parts in ({}, {"bit_width_impl": BitWidthConst(bits)}):
+        x = torch.tensor(X, requires_grad=True)
+        y, _, _, bit_width = FloatQuant(FP8_E4M3, ParameterScaling(2.0), FloatScaling(FP8_E4M3, **parts), **parts)(x)
+        y.sum().backward()
+        outcomes.append((y.tolist(), x.grad.tolist(), bit_width.item()))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_fewer_bits_than_sign_and_exponent():
+    """Sign and exponent are never cut."""
+    y, _, _, bit_width = FloatQuant(FP8_E4M3, ConstScaling(1.0), bit_width_impl=BitWidthConst(2))(torch.tensor([3.5]))
+    assert (4.0, 5.0) == (y.item(), bit_width.item())
+
+
+@pytest.mark.parametrize("format_", [FLOAT16, IntFormat(8)])
+def test_formats_that_are_not_cut(format_):
+    """A format whose overflow is infinite can not be cut, nor can an integer."""
+    with pytest.raises(ArgumentError) as caught:
+        FloatQuant(format_, ConstScaling(1.0), bit_width_impl=BitWidthConst(8))
+    assert f"`float_format` (={format_}) must saturate for a `bit_width_impl` to cut it" == str(caught.value)
+
+
+def test_a_cut_format_travels(travel, outcome):
+    """A copy of one with a learned width, by whatever way, gives equal values and gradients."""
+
+    def create():
+        bits = BitWidthParameter(7, min_bit_width=5)
+        return FloatQuant(FP8_E4M3, ParameterScaling(2.0), FloatScaling(FP8_E4M3, bits), bit_width_impl=bits)
+
+    module = create()
+    assert outcome(module, torch.tensor(X)) == outcome(travel(create, module), torch.tensor(X))
+
+
+def test_nan_stays_in_a_cut_format():
+    """NaN stays NaN, infinity is the largest number that is left, and minus zero stays."""
+    quant = FloatQuant(FP8_E4M3, ConstScaling(1.0), bit_width_impl=BitWidthConst(6))
+    y = quant(torch.tensor([math.nan, math.inf, -0.0]))[0].tolist()
+    assert math.isnan(y[0])
+    assert (384.0, -1.0) == (y[1], math.copysign(1.0, y[2]))

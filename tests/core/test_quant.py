@@ -667,3 +667,13 @@ def test_a_ternary_threshold_is_a_fraction(threshold):
     with pytest.raises(ArgumentError) as error:
         quant.TernaryQuant(ConstScaling(1.0), threshold)
     assert f"`threshold` (={threshold!r}) must be a number from 0 to 1" == str(error.value)
+
+
+@pytest.mark.parametrize("kind", [quant.IntQuant, quant.DecoupledIntQuant])
+def test_nearest_codes_do_not_depend_on_the_rounding(kind):
+    """`nearest_int` rounds halves to even and clips as the grid does, whatever the grid rounds and lays out."""
+    grid = kind(True, True, lambda x: x.reshape(-1), FloorSte())
+    x = torch.tensor([[0.26, -0.9], [0.05, 0.15]], requires_grad=True)
+    codes = grid.nearest_int(torch.tensor(0.1), torch.tensor(0.0), torch.tensor(4.0), x)
+    codes.sum().backward()
+    assert ([[3.0, -7.0], [0.0, 2.0]], [[10.0, 0.0], [10.0, 10.0]]) == (codes.tolist(), x.grad.tolist())

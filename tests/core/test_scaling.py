@@ -13,6 +13,7 @@ from brevq.core.restrict_val import LogFloatRestrictValue, PowerOfTwoRestrictVal
 from brevq.core.scaling import (
     ConstScaling,
     IntScaling,
+    LearnedFactorScaling,
     LearnedStatsScaling,
     LsqGradientScale,
     LsqIntScaledAve,
@@ -20,7 +21,9 @@ from brevq.core.scaling import (
     PowerOfTwoIntScaling,
     RuntimeStatsScaling,
     StatsScaling,
+    StepScaling,
     TruncMsbScaling,
+    TruncRangeScaling,
 )
 from brevq.core.stats import AbsMax
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
@@ -83,6 +86,15 @@ CASES = {
         lambda: LearnedStatsScaling(AbsMax(), PowerOfTwoRestrictValue(RoundSte())),
         lambda x: 2.0 ** round(math.log2(_largest(x))),
     ),
+    "factor": (lambda: LearnedFactorScaling(StatsScaling(AbsMax()), 0.75), lambda x: np.float32(_largest(x)) * 3 / 4),
+    "factor, rows": (
+        lambda: LearnedFactorScaling(RuntimeStatsScaling(AbsMax(_channels(0)))),
+        lambda x: _largest_of(x, 0),
+    ),
+    "factor, power of two": (
+        lambda: LearnedFactorScaling(StatsScaling(AbsMax()), 0.6, PowerOfTwoRestrictValue()),
+        lambda x: 2.0 ** math.ceil(math.log2(0.6 * _largest(x))),
+    ),
 }
 
 
@@ -128,6 +140,8 @@ LEARNED = {
     "parameter, power of two": (lambda: ParameterScaling(4.0, PowerOfTwoRestrictValue()), 4 * math.log(2)),
     "learned": (lambda: LearnedStatsScaling(AbsMax()), 1.0),
     "learned, log": (lambda: LearnedStatsScaling(AbsMax(), LogFloatRestrictValue()), 4 * math.log(2)),
+    "factor": (lambda: LearnedFactorScaling(ConstScaling(0.5), 8.0), 0.5),
+    "factor, log": (lambda: LearnedFactorScaling(ConstScaling(0.5), 8.0, LogFloatRestrictValue()), 0.5),
     "runtime": (lambda: RuntimeStatsScaling(AbsMax(), collect_stats_steps=1), 1.0),
     "runtime, log": (
         lambda: RuntimeStatsScaling(AbsMax(), LogFloatRestrictValue(), collect_stats_steps=1),
@@ -191,6 +205,9 @@ THRESHOLDS = {
     "unsigned narrow": (lambda: IntScaling(False, True), lambda bits: 2**bits - 2),
     "power of two signed": (lambda: PowerOfTwoIntScaling(True), lambda bits: 2 ** (bits - 1)),
     "power of two unsigned": (lambda: PowerOfTwoIntScaling(False), lambda bits: 2**bits),
+    "steps": (StepScaling, lambda bits: 2**bits - 1),
+    "steps narrow": (lambda: StepScaling(narrow_range=True), lambda bits: 2**bits - 2),
+    "steps power of two": (lambda: StepScaling(power_of_two_steps=True), lambda bits: 2**bits),
 }
 
 
@@ -227,6 +244,44 @@ def test_truncation_keeps_the_most_significant_bits(wide, slim):
     assert 2.0 ** (wide - slim) == TruncMsbScaling()(torch.zeros(1), *bits, torch.tensor(True)).item()
 
 
+# The range of codes, bits of input and output, the sign, and the factor by which codes shrink.
+TRUNCATIONS = [
+    (512.0, 16, 8, True, 4.0),
+    (512.0, 16, 8, False, 2.0),
+    (100.0, 16, 8, True, 1.0),  # all codes fit
+    (2.0**20, 16, 8, True, 256.0),  # no more than the most significant bits
+    (64.0, 4, 8, True, 0.5),
+    (4.0, 4, 8, True, 0.0625),
+    (2.0**20, 4, 8, True, 1.0),
+]
+
+
+@pytest.mark.parametrize(("end", "wide", "slim", "signed", "factor"), TRUNCATIONS)
+def test_truncation_keeps_a_range(end, wide, slim, signed, factor):
+    """The range falls on the end of the new grid, between keeping all the last bits and all the first ones."""
+    bits = (torch.tensor(float(wide)), torch.tensor(float(slim)))
+    scaling = TruncRangeScaling(ConstScaling(end))
+    assert factor == scaling(torch.zeros(1), *bits, torch.tensor(signed)).item()
+
+
+@pytest.mark.parametrize(("end", "slope"), [(512.0, 1 / 128), (100.0, 0.0), (2.0**20, 0.0)])
+def test_gradient_of_a_kept_range(end, slope):
+    """A learned range is moved where the shift follows it, and not where a limit does."""
+    learned = ParameterScaling(end)
+    bits = (torch.tensor(16.0), torch.tensor(8.0))
+    TruncRangeScaling(learned)(torch.zeros(1), *bits, torch.tensor(True)).backward()
+    assert slope == learned.value.grad.item()
+
+
+def test_a_kept_range_travels(travel, outcome):
+    """A copy, by whatever way, gives equal values and gradients."""
+    create = lambda: TruncRangeScaling(RuntimeStatsScaling(AbsMax()))  # noqa: E731
+    module, x = create(), torch.tensor(1000 * X)
+    arguments = (torch.tensor(16.0), torch.tensor(8.0), torch.tensor(True))
+    module(x, *arguments)
+    assert outcome(module, x, *arguments) == outcome(travel(create, module), x, *arguments)
+
+
 @pytest.mark.parametrize("channels", [False, True])
 def test_start_of_lsq(channels):
     """The step that LSQ starts from is twice the mean magnitude over the root of the largest code."""
@@ -260,6 +315,11 @@ def test_gradient_scale_of_lsq(axis, signed, batched, product):
 
 REFUSALS = [
     (lambda: ConstScaling(0.0), ArgumentError, "`scaling_init` (=0.0) must be a finite number above 0"),
+    (
+        lambda: LearnedFactorScaling(ConstScaling(1.0), 0.0),
+        ArgumentError,
+        "`factor_init` (=0.0) must be a finite number above 0",
+    ),
     (lambda: ConstScaling(-1), ArgumentError, "`scaling_init` (=-1) must be a finite number above 0"),
     (
         lambda: ConstScaling("1"),

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from brevq.core.function_wrapper import PerChannel, PerGroup, PerTensor, PerToken
-from brevq.core.stats import AbsHistogram, MovingAverage, RunningMax, RunningPercentile, TrueAverage
+from brevq.core.stats import (
+    AbsHistogram,
+    AbsMax,
+    AbsPercentile,
+    MovingAverage,
+    RunningInterval,
+    RunningMax,
+    RunningPercentile,
+    TrueAverage,
+    TwoSided,
+)
 from brevq.errors import ArgumentError
 
 SHAPE = (4, 3, 8)
@@ -192,6 +202,85 @@ def test_what_is_not_finite_stays_visible(bad):
         math.isfinite(read[0].item()),
         read[1].item(),
     )
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_sides(granularity):
+    """The statistic of either side is that of the values of that side, the others being zeros."""
+    x, layout = _batches()[0], GRANULARITIES[granularity]()
+    actual = TwoSided(AbsMax(layout))(layout.split(torch.tensor(x)))
+    rows = _rows(x, granularity)
+    expected = [[max(0.0, -row.min()) for row in rows], [max(0.0, row.max()) for row in rows]]
+    assert (expected, (2, *layout.scale_shape)) == (actual.reshape(2, -1).tolist(), tuple(actual.shape))
+
+
+# What gathers a side, the statistic of a batch's magnitudes, and what is left of all batches of a row.
+INTERVALS = {
+    "max": (RunningMax, AbsMax, lambda rows: (min(0.0, np.min(rows)), max(0.0, np.max(rows)))),
+    "true average": (
+        TrueAverage,
+        AbsMax,
+        lambda rows: (np.mean([min(0.0, row.min()) for row in rows]), np.mean([max(0.0, row.max()) for row in rows])),
+    ),
+    "moving average": (
+        lambda: MovingAverage(0.25),
+        AbsMax,
+        lambda rows: (_moving([min(0.0, row.min()) for row in rows]), _moving([max(0.0, row.max()) for row in rows])),
+    ),
+}
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("case", INTERVALS)
+def test_intervals(case, granularity):
+    """Width and lower end are those of one interval, whatever batches its ends come from."""
+    create, side, reference = INTERVALS[case]
+    layout, running = GRANULARITIES[granularity](), RunningInterval(create())
+    shifted = [batch + shift for batch, shift in zip(_batches(), [5, 0, -9, 1, 2, 0], strict=True)]
+    gathered = _gather(running, [TwoSided(side(layout))(layout.split(torch.tensor(batch))) for batch in shifted])
+    by_row = list(zip(*(_rows(batch, granularity) for batch in shifted), strict=True))
+    expected = [reference(rows) for rows in by_row]
+    low, width = running.lowest.read(gathered), running.read(gathered)
+    # Six sums and products of float64.
+    assert pytest.approx([low for low, _ in expected], rel=1e-13) == low.flatten().tolist()
+    assert pytest.approx([high - low for low, high in expected], rel=1e-13) == width.flatten().tolist()
+    assert (layout.scale_shape, layout.scale_shape) == (tuple(low.shape), tuple(width.shape))
+
+
+def test_interval_of_percentiles_of_all_batches():
+    """Both ends are percentiles of all values of all batches, above them by less than two bins of the largest."""
+    running = RunningInterval(RunningPercentile(90.0, 256))
+    shifted = [batch + 3 for batch in _batches()]
+    gathered = _gather(running, [TwoSided(AbsHistogram(histogram_bins=256))(torch.tensor(b)) for b in shifted])
+    values = sorted(np.concatenate([batch.flatten() for batch in shifted]).tolist())
+    n = len(values)
+    high, low = values[math.floor(0.9 * n + 0.5) - 1], values[n - math.floor(0.9 * n + 0.5)]
+    bins = [2 * max(0.0, -values[0]) / 256, 2 * values[-1] / 256]
+    found_low = running.lowest.read(gathered).item()
+    found_high = running.read(gathered).item() + found_low
+    assert (2, 257) == tuple(running.state_shape(())) == tuple(gathered.shape)
+    assert (True, True) == (0 <= low - found_low <= bins[0], 0 <= found_high - high <= bins[1])
+
+
+def test_gradients_of_an_interval():
+    """The width of a batch moves with its largest value and against its smallest, its lower end with the latter."""
+    x = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
+    running = RunningInterval(RunningMax())
+    running.read(TwoSided(AbsMax())(x)).backward()
+    width, x.grad = x.grad.tolist(), None
+    running.lowest.read(TwoSided(AbsMax())(x)).backward()
+    assert ([-1.0, 0.0, 1.0], [1.0, 0.0, 0.0]) == (width, x.grad.tolist())
+
+
+@pytest.mark.parametrize(
+    "create", [lambda: TwoSided(AbsPercentile(high_percentile_q=90.0)), lambda: RunningInterval(TrueAverage())]
+)
+def test_intervals_travel(create, travel, outcome):
+    """A copy, by whatever way, gives equal values and gradients."""
+    module = create()
+    sides = (torch.tensor([2.0, 3.0]), torch.tensor([3.0, 1.0]), torch.tensor(2))
+    inputs = sides if isinstance(module, RunningInterval) else (torch.tensor(_batches()[0]),)
+    assert outcome(module, *inputs) == outcome(travel(create, module), *inputs)
 
 
 REFUSALS = [

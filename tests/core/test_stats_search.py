@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from brevq.core.bit_width import BitWidthConst, BitWidthParameter
-from brevq.core.function_wrapper import PerChannel, PerGroup, PerTensor
+from brevq.core.function_wrapper import FloorSte, PerChannel, PerGroup, PerTensor
 from brevq.core.quant import IntQuant
 from brevq.core.restrict_val import PowerOfTwoRestrictValue
 from brevq.core.scaling import IntScaling, LearnedStatsScaling, PowerOfTwoIntScaling, StatsScaling
@@ -18,6 +18,7 @@ from brevq.core.stats import (
     HalfQuadratic,
     HalfQuadraticOptimizerScale,
     HalfQuadraticOptimizerZeroPoint,
+    NearestGrid,
 )
 from brevq.core.zero_point import StatsZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError
@@ -39,6 +40,7 @@ GRIDS = {
     "uint4": (4, False, False, 0, 15, 15),
 }
 P, BETA, KAPPA = 0.7, 10.0, 1.01
+SEARCH = {"scaling_stats_impl": MSE, "search_grid_impl": NearestGrid}
 
 
 def _values(seed=1):
@@ -113,7 +115,10 @@ CASES = {
 
 def _create(case, grid="int4 narrow", granularity=None, **options):
     bits, signed, narrow, *_ = GRIDS[grid]
-    return CASES[case][0](BitWidthConst(bits), IntScaling(signed, narrow), signed, narrow, granularity, **options)
+    arguments = (BitWidthConst(bits), IntScaling(signed, narrow), signed, narrow)
+    if case == "MSE":
+        return MSE(NearestGrid(*arguments), granularity, **options)
+    return CASES[case][0](*arguments, granularity, **options)
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -218,7 +223,8 @@ def test_candidates_are_compared_as_they_are_used():
     """With powers of two the range that is used is the best of those that are powers of two."""
     x, bits = _values(), 3
     restrict = PowerOfTwoRestrictValue()
-    stats = MSE(BitWidthConst(bits), PowerOfTwoIntScaling(True), True, True, restrict_scaling_impl=restrict)
+    grid = NearestGrid(BitWidthConst(bits), PowerOfTwoIntScaling(True), True, True)
+    stats = MSE(grid, restrict_scaling_impl=restrict)
     used = StatsScaling(stats, restrict)(torch.tensor(x)).item()
 
     def error(threshold):
@@ -228,10 +234,22 @@ def test_candidates_are_compared_as_they_are_used():
     assert min((2.0**k for k in range(-4, 6)), key=error) == used
 
 
+def test_reach_beyond_the_largest_value():
+    """With powers of two that are rounded down, a reach of 2 finds the one above, where nothing is clipped."""
+    restrict = PowerOfTwoRestrictValue(FloorSte())
+    grid = NearestGrid(BitWidthConst(3), PowerOfTwoIntScaling(True), True, True)
+    x = torch.tensor([3.0, 3.0, -3.0, 3.0, 1.0])  # range 2 has steps of 0.5 up to 1.5, range 4 steps of 1 up to 3
+    used = [
+        restrict(restrict.encode(MSE(grid, restrict_scaling_impl=restrict, mse_iters=8, mse_reach=reach)(x))).item()
+        for reach in (1.0, 2.0)
+    ]
+    assert [2.0, 4.0] == used
+
+
 def test_bit_width_that_is_learned_receives_no_gradient():
     """The range is constant to the bit width that it was searched for."""
     bit_width = BitWidthParameter(4)
-    stats = MSE(bit_width, IntScaling(True, True), True, True)
+    stats = MSE(NearestGrid(bit_width, IntScaling(True, True), True, True))
     x = torch.tensor(_values(), requires_grad=True)
     stats(x).backward()
     assert bit_width.offset.grad is None
@@ -258,9 +276,9 @@ def test_zero_point_is_better_than_that_of_the_minimum():
 @pytest.mark.parametrize(
     ("power", "names"),
     [
-        (2.0, {"scaling_stats_impl": MSE}),
-        (2.0, {"scaling_stats_impl": MSE, "mse_iters": 20}),
-        (2.0, {"scaling_stats_impl": MSE, "granularity_impl": PerGroup, "group_size": 4}),
+        (2.0, {**SEARCH, "mse_iters": 100}),
+        (2.0, {**SEARCH, "mse_iters": 20}),
+        (2.0, {**SEARCH, "granularity_impl": PerGroup, "group_size": 4}),
         (P, {"scaling_stats_impl": HalfQuadraticOptimizerScale}),
         (P, {"scaling_stats_impl": HalfQuadraticOptimizerScale, "hqo_impl": HalfQuadratic, "hqo_iters": 5}),
     ],
@@ -282,6 +300,7 @@ REFUSALS = [
         ArgumentTypeError,
         "`mse_iters` (=1.5) must be a whole number, 1 or more, not float",
     ),
+    (lambda: _create("MSE", mse_reach=0), ArgumentError, "`mse_reach` (=0) must be a finite number above 0"),
     (lambda: HalfQuadratic(hqo_iters=0), ArgumentError, "`hqo_iters` (=0) must be a whole number, 1 or more"),
     (lambda: HalfQuadratic(hqo_lp_norm=0), ArgumentError, "`hqo_lp_norm` (=0) must be a finite number above 0"),
     (lambda: HalfQuadratic(hqo_lp_norm=2), ArgumentError, "`hqo_lp_norm` (=2.0) must be a number from 0 to 1"),

@@ -5,10 +5,30 @@ import pytest
 import torch
 
 from brevq.core.function_wrapper import PerChannel
+from brevq.core.phase import Phase
 from brevq.core.quant import IntQuant
-from brevq.core.stats import NegativeMinOrZero
-from brevq.core.zero_point import ParameterZeroPoint, RuntimeStatsZeroPoint, StatsZeroPoint, ZeroZeroPoint
+from brevq.core.stats import (
+    AbsHistogram,
+    AbsMax,
+    AbsMinMax,
+    NegativeMinOrZero,
+    RunningInterval,
+    RunningMax,
+    RunningPercentile,
+    TrueAverage,
+    TwoSided,
+)
+from brevq.core.zero_point import (
+    LearnedStatsZeroPoint,
+    ParameterZeroPoint,
+    RuntimeStatsZeroPoint,
+    StatsZeroPoint,
+    ZeroZeroPoint,
+)
 from brevq.errors import ArgumentError, UncalibratedError
+from brevq.graph import calibrating
+from brevq.nn import QuantIdentity, QuantLinear
+from injectors import ShiftedUint8ActPerTensor, ShiftedUint8WeightPerTensorHQO
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -43,6 +63,21 @@ CASES = {
     ),
     "runtime": (
         lambda: RuntimeStatsZeroPoint(_grid(), NegativeMinOrZero()),
+        0.25,
+        lambda x: _codes(x.reshape(-1), 0.25),
+    ),
+    "learned": (
+        lambda: LearnedStatsZeroPoint(_grid(), NegativeMinOrZero()),
+        0.25,
+        lambda x: _codes(x.reshape(-1), 0.25),
+    ),
+    "learned, rows": (
+        lambda: LearnedStatsZeroPoint(_grid(), NegativeMinOrZero(_channels())),
+        0.25,
+        lambda x: [[_codes(row, 0.25)] for row in x],
+    ),
+    "runtime, all batches": (
+        lambda: RuntimeStatsZeroPoint(_grid(), TwoSided(AbsMax()), running_impl=RunningInterval(RunningMax())),
         0.25,
         lambda x: _codes(x.reshape(-1), 0.25),
     ),
@@ -125,3 +160,71 @@ def test_steps_are_checked():
         RuntimeStatsZeroPoint(_grid(), NegativeMinOrZero(), collect_stats_steps=0)
     expected = "`collect_stats_steps` (=0) must be at least 1: a range comes from at least one batch"
     assert expected == str(error.value)
+
+
+def test_learned_statistic_is_taken_once():
+    """The first tensor is looked at, in evaluation too; after that its statistic is what is learned."""
+    module, bits = LearnedStatsZeroPoint(_grid(), NegativeMinOrZero()).eval(), torch.tensor(BITS)
+    scale = torch.tensor(0.25, requires_grad=True)
+    codes = [module(torch.tensor([lowest, 3.0]), scale, bits).item() for lowest in (-1.0, -2.0)]
+    module(torch.tensor([0.0]), scale, bits).backward()
+    assert ([4.0, 4.0], -4.0, -16.0) == (codes, module.learned_stats.value.grad.item(), scale.grad.item())
+    module.learned_stats.reset()
+    assert 8.0 == module(torch.tensor([-2.0, 3.0]), scale, bits).item()
+
+
+def test_learned_statistic_may_become_positive():
+    """What is learned is any number: beyond zero the zero-point stays on the lowest code."""
+    module = LearnedStatsZeroPoint(_grid(), NegativeMinOrZero(), quantize_zero_point=False)
+    arguments = (torch.tensor([-1.0]), torch.tensor(0.25), torch.tensor(BITS))
+    module(*arguments)
+    module.learned_stats.value.data.fill_(0.5)
+    assert -2.0 == module(*arguments).item()
+
+
+def test_learned_statistic_starts_again_with_the_quantizer():
+    """A quantizer's phase and restart reach the zero-point: the next weights are looked at anew."""
+    layer = QuantLinear(8, 4, weight_quant=ShiftedUint8WeightPerTensorHQO)
+    before = layer.weight_quant.phase
+    first = layer.quant_weight().zero_point.item()
+    layer.weight.data.abs_()
+    kept = layer.quant_weight().zero_point.item()
+    layer.weight_quant.restart()
+    assert (Phase.EMPTY, first) == (before, kept)
+    assert kept > 50 > abs(layer.quant_weight().zero_point.item())
+
+
+SIDES = {"running_impl": RunningInterval, "scaling_stats_impl": TwoSided, "zero_point_stats_impl": TwoSided}
+
+
+@pytest.mark.parametrize(
+    ("running", "expected"),
+    [
+        (
+            {"running_impl": TrueAverage, "scaling_stats_impl": AbsMinMax, "zero_point_stats_impl": NegativeMinOrZero},
+            (-1.0, 2.0),
+        ),
+        ({**SIDES, "side_running_impl": TrueAverage, "side_stats_impl": AbsMax}, (-1.0, 2.0)),
+        ({**SIDES, "side_running_impl": RunningMax, "side_stats_impl": AbsMax}, (-3.0, 4.0)),
+        (
+            {
+                **SIDES,
+                "side_running_impl": RunningPercentile,
+                "side_stats_impl": AbsHistogram,
+                "high_percentile_q": 100.0,
+            },
+            (-3 - 4 / 2048, 4 + 8 / 2048),  # the ends of their bins, of 2048 up to 4 and 8
+        ),
+    ],
+)
+def test_range_and_zero_point_of_all_batches(running, expected):
+    """However batches become one, the range and the zero-point of activations are those of one interval."""
+    layer = QuantIdentity(act_quant=ShiftedUint8ActPerTensor.let(**running)).eval()
+    with calibrating(layer):
+        for batch in ([-3.0, 0.0], [0.0, 4.0], [0.0, 2.0]):
+            layer(torch.tensor(batch))
+    found = layer.act_quant.current()
+    low, high = expected
+    scale = (high - low) / 255
+    assert np.float32(scale) == pytest.approx(found.scale.item(), rel=2**-22)  # a sum and a quotient of float32
+    assert round(-low / scale) == found.zero_point.item()

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from brevq.graph import calibrating
 from brevq.inject import check, explain
 from brevq.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantIdentity, QuantLinear, QuantReLU
 from brevq.quant_tensor import QuantTensor
+from brevq.quantizer import Quantizer
 from injectors import bases
 
 WEIGHT_LAYERS = {
@@ -27,6 +29,23 @@ ACTIVATION_LAYERS = {
 }
 
 
+class Sums(nn.Module):
+    """What truncation recipes are for: sums of four quantized values, cut to fewer bits."""
+
+    def __init__(self, trunc_quant, return_quant_tensor=False):
+        super().__init__()
+        self.input_quant = Quantizer(injectors.Int8ActPerTensor, {})
+        self.trunc_quant = Quantizer(trunc_quant, {})
+        self.return_quant_tensor = return_quant_tensor
+
+    def forward(self, x):
+        quantized = self.input_quant(x)
+        sums = quantized.value.unfold(-1, 4, 1).sum(dim=-1)
+        grid = (quantized.scale, quantized.zero_point, quantized.bit_width + 2, torch.tensor(quantized.signed))
+        truncated = self.trunc_quant(sums, *grid)
+        return truncated if self.return_quant_tensor else truncated.value
+
+
 def needs_input(recipe):
     """What a weight recipe that suits the integers of its input needs beside it."""
     return {"input_quant": injectors.Int8ActPerTensor} if "A2Q" in recipe.__name__ else {}
@@ -36,6 +55,9 @@ def cases():
     """Each recipe with each kind of layer that it serves: name, constructor, input shape."""
     for name in injectors.__all__:
         recipe = getattr(injectors, name)
+        if recipe.role == "truncation":
+            yield pytest.param(lambda recipe=recipe: Sums(recipe), (5, 16), id=f"{name}-sums")
+            continue
         for kind, (layer, shape) in WEIGHT_LAYERS.items():
             quant = {
                 "weight": {"weight_quant": recipe, **needs_input(recipe)},
@@ -70,7 +92,7 @@ def calibrated(make, shape):
 def test_forward_lies_on_the_grid(make, shape):
     """Every tensor that a layer quantizes lies on the grid that its quantizer states."""
     layer, x = calibrated(make, shape)
-    if hasattr(layer, "act_quant"):
+    if not hasattr(layer, "weight"):
         layer.return_quant_tensor = True
         assert layer(x).is_valid
         return
@@ -180,7 +202,8 @@ def test_zeros_stay_zeros(recipe):
         layer(torch.randn(5, 6))
         value = layer.quant_weight().value
     else:
-        value = QuantIdentity(act_quant=recipe)(torch.zeros(5, 6))
+        layer = Sums(recipe) if recipe.role == "truncation" else QuantIdentity(act_quant=recipe)
+        value = layer(torch.zeros(5, 6))
     has_zero = "Binary" not in recipe.__name__
     assert value.isfinite().all()
     assert not has_zero or value.abs().sum() == 0
@@ -189,8 +212,8 @@ def test_zeros_stay_zeros(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_name_tells_the_bits(recipe):
     """The number in a recipe's name is its bit width."""
-    digits = "".join(c for c in recipe.__name__.split("Weight")[0].split("Act")[0].split("Bias")[0] if c.isdigit())
-    assert "bit_width" not in recipe or not digits or int(digits) == recipe.bit_width
+    number = re.search(r"\d+", recipe.__name__)
+    assert "bit_width" not in recipe or number is None or int(number[0]) == recipe.bit_width
 
 
 @pytest.mark.parametrize("name", ["Int8WeightPerTensorPoT", "Int4WeightPerChannelPoT", "Uint8ActPerTensorPoT"])

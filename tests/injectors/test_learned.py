@@ -9,7 +9,7 @@ import torch
 from brevq.inject import check
 from brevq.loss import BitWidthLoss, activations_by_size, weights_by_size
 from brevq.nn import QuantIdentity, QuantLinear, QuantReLU
-from injectors import learned
+from injectors import Int8BiasPerTensor, learned
 
 X = np.random.default_rng(17).normal(0.1, 1.0, size=(4, 16)).astype(np.float32)
 RECIPES = {
@@ -192,3 +192,40 @@ def test_a_task_moves_bit_widths():
     # A float32 sum of 64 products.
     assert pytest.approx(math.fsum(slopes), rel=2**-16) == offset.grad.item()
     assert offset.grad.item() < 0
+
+
+@pytest.mark.parametrize("name", ["Int8WeightPerTensorLog", "Int8ActPerTensorLog", "Uint8ActPerTensorLog"])
+def test_logarithms_are_learned(name):
+    """What is learned is the logarithm of the range: its gradient is that of the range, times range and log 2."""
+    recipe = RECIPES[name]
+    if recipe.role == "activation":
+        recipe = recipe.let(collect_stats_steps=1, high_percentile_q=100.0)
+    threshold = {"Int8WeightPerTensorLog": 127, "Int8ActPerTensorLog": 128, "Uint8ActPerTensorLog": 255}[name]
+    low = {127: -127, 128: -128, 255: 0}[threshold]
+    high = 127 if threshold < 255 else 255
+    quantizer = _layer(recipe)
+    (log,) = quantizer.parameters()
+    # A float32 logarithm.
+    assert pytest.approx(math.log2(float(np.abs(X).max())), abs=2**-22) == log.item()
+    log.data.fill_(0.5)
+    weights = np.random.default_rng(19).normal(size=X.shape).astype(np.float32)
+    _, to_log = _grads(quantizer, X, weights, log)
+    scale = math.sqrt(2) / threshold
+    slopes = []
+    for v, weight in zip(X.reshape(-1).tolist(), weights.reshape(-1).tolist(), strict=True):
+        code = round(v / scale)
+        slope = code - v / scale if low <= code <= high else min(max(code, low), high)
+        slopes.append(weight * slope * scale * math.log(2))
+    # A float32 sum of 64 products.
+    assert pytest.approx(math.fsum(slopes), rel=2**-13) == to_log
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_biases_of_more_bits_with_a_scale_of_their_own(bits):
+    """Up to 24 bits, float32 holds every code of a bias with its own scale."""
+    layer = QuantLinear(2, 4, bias_quant=Int8BiasPerTensor.let(bit_width=bits))
+    layer.bias.data.copy_(torch.tensor([0.3, -1.75, 1.0, 1e-5]))
+    scale = np.float32(1.75) / np.float32(2 ** (bits - 1))
+    quantized = layer.quant_bias()
+    assert [round(v / float(scale)) for v in layer.bias.tolist()] == quantized.int().tolist()
+    assert scale == quantized.scale.item()

@@ -34,7 +34,9 @@ class ScaleRule(enum.Enum):
 
     Source:
         FLOOR: Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, section 6.3.
-        FIT: Mishra et al., 2025, https://arxiv.org/abs/2506.08027, section 3.
+        EVEN, CEIL: AMD Quark, whose `scale_calculation_mode` has these names; EVEN is its default.
+        FIT: Mishra et al., 2025, https://arxiv.org/abs/2506.08027.
+        NEAREST: NVIDIA, 2025, https://arxiv.org/abs/2509.25149, appendix B.
 
     Examples:
         >>> ScaleRule("floor").name
@@ -128,6 +130,10 @@ class BlockFormat:
 
     Raises:
         ArgumentError: a size is out of range, `rule` does not fit the scales, or there are three levels of them.
+
+    Source: Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, sections 5 and 6.3.
+        Micro-exponents: Rouhani et al., 2023, https://arxiv.org/abs/2302.08007.
+        Tensor scales: NVIDIA, 2025, https://arxiv.org/abs/2509.25149, appendix B.
 
     Examples:
         >>> from brevq.core.formats.catalogue import E8M0, FP4_E2M1

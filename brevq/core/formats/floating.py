@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from brevq.core.formats.integer import check_codes
+from brevq.core.formats.integer import check_codes, check_flag
 from brevq.errors import ArgumentError
 
 # Of each dtype: integers as wide, where among their bits the exponent is, and the largest power of two.
@@ -49,6 +49,19 @@ def _check_widths(format_: FloatFormat, attribute: object, mantissa_bits: int) -
             raise ArgumentError(f"`{name}` (={value!r}) must be a whole number of bits from {low} to 10")
 
 
+def _check_special(format_: FloatFormat, attribute: object, special: Special) -> None:
+    if special is Special.NEGATIVE_ZERO and not (format_.signed and format_.has_zero):
+        raise ArgumentError(
+            f"`special` (='negative_zero') puts NaN in the place of minus zero, which a format with "
+            f"`signed` (={format_.signed}) and `has_zero` (={format_.has_zero}) does not have"
+        )
+    if format_.max <= 0:
+        raise ArgumentError(
+            f"`special` (={special.value!r}) leaves no number above zero with `exponent_bits` (={format_.exponent_bits}) "
+            f"and `mantissa_bits` (={format_.mantissa_bits}): choose more bits, or 'none'"
+        )
+
+
 def _check_bias(format_: FloatFormat, attribute: object, bias: int) -> None:
     low = 2**format_.exponent_bits - 1024
     high = 1022
@@ -83,6 +96,9 @@ class FloatFormat:
 
     Raises:
         ArgumentError: a width, `bias` or `special` is out of range.
+
+    Source: IEEE 754-2019 for the fields; Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433, for NaN in the
+        last code; Noune et al., 2022, https://arxiv.org/abs/2206.02915, for NaN in the place of minus zero.
 
     Examples:
         >>> e2m1 = FloatFormat("fp4_e2m1", 2, 1)

@@ -8,8 +8,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from brevq.core.checks import whole_bits
+from brevq.core.checks import flag, whole_bits
 from brevq.errors import ArgumentError
+
+
+def check_flag(format_: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+    """Refuse what is neither True nor False, as an attribute's validator."""
+    flag(attribute.name, value)
 
 
 def _check_bits(format_: IntFormat, attribute: object, bits: int) -> None:
@@ -27,7 +32,8 @@ def _check_fraction(format_: IntFormat, attribute: object, fraction_bits: int) -
 class IntFormat:
     """An integer format. The integer ``i`` stands for ``i / 2 ** fraction_bits``, which is ``i`` unless asked for.
 
-    Corner cases: values beyond the range saturate, infinities among them; NaN stays NaN in `cast`, and has no code;
+    Corner cases: values beyond the range saturate, infinities among them, to the largest number within it that their
+    dtype has: of 32 bits, float32 has 2 ** 31 - 128, and not 2 ** 31 - 1. NaN stays NaN in `cast`, and has no code;
     there is one zero.
 
     Args:
@@ -37,8 +43,11 @@ class IntFormat:
         fraction_bits: number of bits after the binary point, at most `bits`. Default: 0.
 
     Raises:
-        ArgumentTypeError: the number of bits is not a number.
+        ArgumentTypeError: the number of bits is not a number, or `signed` or `narrow` not True or False.
         ArgumentError: a number of bits is not whole or out of range.
+
+    Source: Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, section 5.3, whose INT8
+        has 6 bits after the binary point.
 
     Examples:
         >>> int4 = IntFormat(4)
@@ -52,9 +61,9 @@ class IntFormat:
         int4 int8/64
     """
 
-    signed: bool = attrs.field(default=True, kw_only=True)
+    signed: bool = attrs.field(default=True, kw_only=True, validator=check_flag)
     bits: int = attrs.field(validator=_check_bits)
-    narrow: bool = attrs.field(default=False, kw_only=True)
+    narrow: bool = attrs.field(default=False, kw_only=True, validator=check_flag)
     fraction_bits: int = attrs.field(default=0, kw_only=True, validator=_check_fraction)
 
     @property
@@ -86,7 +95,7 @@ class IntFormat:
         """The nearest numbers to `x`, of any shape, halves to even, in the dtype of `x`."""
         wide = x.double()
         step = self.step(wide)
-        return self.settle(torch.round(wide / step) * step).to(x.dtype)
+        return self._within(torch.round(wide / step) * step, x.dtype).to(x.dtype)
 
     def step(self, x: Tensor) -> Tensor:
         """The distance between the numbers of the format, in the shape and dtype of `x`."""
@@ -94,7 +103,7 @@ class IntFormat:
 
     def settle(self, rounded: Tensor) -> Tensor:
         """What becomes of multiples of `step`: they saturate, and there is one zero."""
-        return rounded.clamp(self.min, self.max) + 0.0
+        return self._within(rounded, rounded.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
         """The bit patterns of the nearest numbers to `x`, as int64.
@@ -111,13 +120,18 @@ class IntFormat:
         """The numbers that bit patterns stand for, as float64.
 
         Args:
-            codes: integers from 0 to ``2 ** bits - 1``.
+            codes: integers from 0 to ``2 ** bits - 1``, without the one that a narrow range gives up.
 
         Raises:
             ArgumentError: a code is out of range.
         """
         check_codes(str(self), codes, self.bits)
         patterns = codes.to(torch.int64)
+        if self.narrow and bool((patterns == self._given_up).any()):
+            raise ArgumentError(
+                f"codes of {self} are integers from 0 to {2**self.bits - 1} without {self._given_up}, "
+                "which the narrow range gives up"
+            )
         wrapped = torch.where(patterns >= 2 ** (self.bits - 1), patterns - 2**self.bits, patterns)
         return (wrapped if self.signed else patterns).double() / 2.0**self.fraction_bits
 
@@ -129,6 +143,21 @@ class IntFormat:
     def __str__(self) -> str:
         fraction = f"/{2**self.fraction_bits}" if self.fraction_bits else ""
         return f"{'' if self.signed else 'u'}int{self.bits}{'_narrow' if self.narrow else ''}{fraction}"
+
+    @property
+    def _given_up(self) -> int:
+        """The code that a narrow range does without."""
+        return int(2 ** (self.bits - 1)) if self.signed else int(2**self.bits) - 1
+
+    def _within(self, rounded: Tensor, dtype: torch.dtype) -> Tensor:
+        """Multiples of `step`, saturated to what both the format and `dtype` have."""
+        return rounded.clamp(self._end(self.min, dtype), self._end(self.max, dtype)) + 0.0
+
+    def _end(self, number: float, dtype: torch.dtype) -> float:
+        """An end of the range, or the number of `dtype` next to it on the side of zero."""
+        info = torch.finfo(dtype)
+        inward = number - math.fmod(number, 2.0**self.max_exponent * info.eps)
+        return min(max(inward, -info.max), info.max)
 
     def _number(self, integer: int) -> float:
         """What an integer stands for."""

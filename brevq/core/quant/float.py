@@ -1,13 +1,19 @@
 """Quantization to a number format, scaled: minifloats, and the elements of block formats."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.formats import NumberFormat, cast_ste
+from brevq.core.formats.floating import held
 from brevq.core.function_wrapper import RoundSte
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
+from brevq.core.scaling.floating import kept_bits, largest_number
+from brevq.errors import ArgumentError
+from brevq.function.ops_ste import round_ste, straight_through, tensor_clamp
 
 
 class FloatQuant(Module):
@@ -20,6 +26,10 @@ class FloatQuant(Module):
     Corner cases are the format's: beyond the range the largest number where it saturates, else infinity or NaN; NaN
     stays NaN.
 
+    Fewer bits than the format has, as `bit_width_impl` gives them, are taken off its mantissa: the numbers that are
+    left are numbers of the format. A learned bit width gets the gradient of the distance between numbers, as if
+    rounding were the identity, and of the largest number.
+
     Args:
         float_format: the format; elements of blocks may be integers, so an `IntFormat` is one too.
         scaling_impl: returns the range of a tensor.
@@ -27,6 +37,11 @@ class FloatQuant(Module):
             what `scaling_impl` returns is the scale, as of `BlockScaling`.
         float_to_int_impl: rounds mantissas to integers. Default: `RoundSte()`, halves to even.
         quant_delay_steps: number of training steps to delay quantization for. Default: 0.
+        bit_width_impl: the number of bits, those of the format at most; sign and exponent keep theirs. For a format
+            that saturates. Default: None, those of the format.
+
+    Raises:
+        ArgumentError: there is a `bit_width_impl`, and the format does not saturate.
 
     Examples:
         >>> from brevq.core.formats.catalogue import FP4_E2M1
@@ -49,15 +64,20 @@ class FloatQuant(Module):
         float_scaling_impl: Module | None = None,
         float_to_int_impl: Module | None = None,
         quant_delay_steps: int = 0,
+        bit_width_impl: Module | None = None,
     ) -> None:
         super().__init__()
+        if bit_width_impl is not None and not getattr(float_format, "saturating", False):
+            raise ArgumentError(f"`float_format` (={float_format}) must saturate for a `bit_width_impl` to cut it")
+        self.bit_width_impl = bit_width_impl
         self.float_format = float_format
         self.scaling_impl = scaling_impl
         self.float_scaling_impl = float_scaling_impl
         self.float_to_int_impl = float_to_int_impl or RoundSte()
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
-        self.register_buffer("bit_width", torch.tensor(float(float_format.bits)), persistent=False)
+        own_bits = torch.tensor(float(float_format.bits)) if bit_width_impl is None else None
+        self.register_buffer("bit_width", own_bits, persistent=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -65,5 +85,33 @@ class FloatQuant(Module):
         scale = self.scaling_impl(x)
         if self.float_scaling_impl is not None:
             scale = scale / self.float_scaling_impl()
-        y = cast_ste(self.float_format, x / scale, self.float_to_int_impl) * scale
-        return self.delay_wrapper(x, y), scale, self.zero_point, self.bit_width
+        if self.bit_width_impl is None:
+            bit_width = self.bit_width
+            y = cast_ste(self.float_format, x / scale, self.float_to_int_impl) * scale
+        else:
+            bit_width = kept_bits(self.float_format, self.bit_width_impl())
+            y = cut_ste(self.float_format, bit_width, x / scale, self.float_to_int_impl) * scale
+        return self.delay_wrapper(x, y), scale, self.zero_point, bit_width
+
+
+def cut_ste(
+    float_format: NumberFormat, bit_width: Tensor, x: Tensor, round_impl: Callable[[Tensor], Tensor] = round_ste
+) -> Tensor:
+    """The numbers that `x` rounds to, of a saturating format whose mantissa is cut until `bit_width` bits are left.
+
+    Args:
+        float_format: the format.
+        bit_width: number of bits, shape `()`, from those of sign and exponent to those of the format; differentiable.
+        x: tensor of any shape, float32 or float64.
+        round_impl: rounds mantissas to integers, with a straight-through gradient. Default: halves to even.
+
+    Examples:
+        >>> from brevq.core.formats.catalogue import FP8_E4M3
+        >>> cut_ste(FP8_E4M3, torch.tensor(6.0), torch.tensor([1.2, 1.3, 1000.0]))
+        tensor([  1.0000,   1.5000, 384.0000])
+    """
+    step = float_format.step(x.detach()) * torch.exp2(float_format.bits - bit_width)
+    rounded = round_impl(x / step) * step
+    high = largest_number(float_format, bit_width).to(x.dtype)
+    clipped = tensor_clamp(rounded, torch.clamp_min(-high, held(float_format.min, x.dtype)), high)
+    return straight_through(clipped, float_format.settle(clipped.detach()))

@@ -8,6 +8,7 @@ from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
 from brevq.function.ops import max_int, min_int
+from brevq.function.ops_ste import round_ste
 
 
 class IntQuant(Module):
@@ -68,6 +69,12 @@ class IntQuant(Module):
         codes = self.tensor_clamp_impl(codes, self.min_int(bit_width), self.max_int(bit_width))
         return codes
 
+    def nearest_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """The nearest codes of `x`, in its shape, halves to even, however the grid rounds: what zero-points are."""
+        nearest = round_ste(x / scale + zero_point)
+        codes: Tensor = self.tensor_clamp_impl(nearest, self.min_int(bit_width), self.max_int(bit_width))
+        return codes
+
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """`x`, quantized and dequantized; scale and zero-point broadcast to it, bit width is a scalar tensor."""
         codes = self.to_int(scale, zero_point, bit_width, x)
@@ -126,6 +133,10 @@ class DecoupledIntQuant(Module):
     def to_int(self, pre_scale: Tensor, pre_zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """The codes of `x`: whole numbers in the dtype of `x`, differentiable."""
         return self.int_quant.to_int(pre_scale, pre_zero_point, bit_width, x)
+
+    def nearest_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """The nearest codes of `x`, in its shape, halves to even, however the grid rounds: what zero-points are."""
+        return self.int_quant.nearest_int(scale, zero_point, bit_width, x)
 
     def forward(
         self,

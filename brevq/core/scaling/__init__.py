@@ -8,8 +8,19 @@ from brevq.core.scaling.accumulator import (
 )
 from brevq.core.scaling.block import BlockScaling
 from brevq.core.scaling.floating import FloatScaling, PowerOfTwoFloatScaling
-from brevq.core.scaling.integer import IntScaling, PowerOfTwoIntScaling, TruncMsbScaling
-from brevq.core.scaling.learned import LearnedStatsScaling, LsqGradientScale, LsqIntScaledAve
+from brevq.core.scaling.integer import (
+    IntScaling,
+    PowerOfTwoIntScaling,
+    StepScaling,
+    TruncMsbScaling,
+    TruncRangeScaling,
+)
+from brevq.core.scaling.learned import (
+    LearnedFactorScaling,
+    LearnedStatsScaling,
+    LsqGradientScale,
+    LsqIntScaledAve,
+)
 from brevq.core.scaling.runtime import RuntimeStatsScaling
 from brevq.core.scaling.standalone import ConstScaling, ParameterScaling
 from brevq.core.scaling.statistics import StatsScaling
@@ -24,6 +35,7 @@ __all__ = [
     "ConstScaling",
     "FloatScaling",
     "IntScaling",
+    "LearnedFactorScaling",
     "LearnedStatsScaling",
     "LsqGradientScale",
     "LsqIntScaledAve",
@@ -33,6 +45,8 @@ __all__ = [
     "PowerOfTwoIntScaling",
     "RuntimeStatsScaling",
     "StatsScaling",
+    "StepScaling",
     "TruncMsbScaling",
+    "TruncRangeScaling",
     "WeightNormScaling",
 ]

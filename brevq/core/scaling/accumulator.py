@@ -165,7 +165,21 @@ class AccumulatorAwareScaling(Module):
 
     def forward(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
         """The ranges to round `x` by, in the shape of the scale; bit width and sign of the input have shape `()`."""
-        bound = (1 - MARGIN) * self.accumulator_bound_impl(input_bit_width, input_is_signed)
-        limit = self.int_scaling_impl(self.bit_width_impl()) / bound
+        limit = self.limit(input_bit_width, input_is_signed)
         threshold: Tensor = self.norm(x) * torch.maximum(self.scaling_impl(x) / self.learned_norm(x), limit)
         return threshold
+
+    def excess(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
+        """How often the learned norms of `x` would have to be halved to fit: ``max(log2(g / largest norm), 0)``.
+
+        The largest norm is ``scale * T``, of ``scale = scaling_impl(x) / int_scaling_impl(bit_width)``. In the shape of
+        the scale, in powers of two; what is above zero is cut by `forward`, and gets no gradient from there.
+        """
+        largest = self.scaling_impl(x) / self.limit(input_bit_width, input_is_signed)
+        return torch.relu(torch.log2(self.learned_norm(x)) - torch.log2(largest))
+
+    def limit(self, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
+        """The integer threshold over the bound of an input of `input_bit_width` bits and a sign or none, shape `()`."""
+        bound = (1 - MARGIN) * self.accumulator_bound_impl(input_bit_width, input_is_signed)
+        limit: Tensor = self.int_scaling_impl(self.bit_width_impl()) / bound
+        return limit

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from brevq.core.checks import flag
+from brevq.core.checks import flag, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.phase import Phase
@@ -89,6 +89,44 @@ class LearnedStatsScaling(Module):
         super()._load_from_state_dict(*args, **kwargs)
         if not self.phase_code.is_meta:
             self._phase = Phase(int(self.phase_code))
+
+
+class LearnedFactorScaling(Module):
+    """A range times a learned factor: ``restrict(range_impl(x) * factor)``.
+
+    With a range that follows the tensor it clips more or less of it, as training likes, whatever its size: the range of
+    BatchQuant. The gradient reaches the factor and the range.
+
+    Args:
+        range_impl: returns the range of a tensor, such as `RuntimeStatsScaling`.
+        factor_init: the factor to start from, above 0. Default: 1.
+        restrict_scaling_impl: which values the range may take. Default: `FloatRestrictValue()`.
+
+    Raises:
+        ArgumentTypeError: the factor is not a number.
+        ArgumentError: it is not above zero.
+
+    Source:
+        Bai et al., 2021, "BatchQuant: Quantized-for-all Architecture Search with Robust Quantizer", section 3.2,
+        https://arxiv.org/abs/2105.08952
+
+    Examples:
+        >>> from brevq.core.scaling import ConstScaling
+        >>> LearnedFactorScaling(ConstScaling(3.0), factor_init=0.5)(torch.zeros(1)).item()
+        1.5
+    """
+
+    def __init__(
+        self, range_impl: Module, factor_init: float = 1.0, restrict_scaling_impl: Restriction | None = None
+    ) -> None:
+        super().__init__()
+        self.range_impl = range_impl
+        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
+        self.factor = Parameter(torch.tensor(positive("factor_init", factor_init)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The ranges of `x`, in the shape of the scale."""
+        return self.restrict_scaling_impl(self.restrict_scaling_impl.encode(self.range_impl(x) * self.factor))
 
 
 class LsqIntScaledAve(Module):

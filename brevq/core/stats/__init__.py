@@ -1,5 +1,6 @@
 """Statistics: what a scale or a zero-point is computed from."""
 
+from brevq.core.stats.grids import BlockGrid, FormatGrid, NearestGrid
 from brevq.core.stats.histogram import Entropy, HistogramPercentile, KLDivergence
 from brevq.core.stats.norms import AbsMaxAve, AbsMaxL2, L1Norm, L2Norm, MeanLearnedSigmaStd, SignedAbsMax
 from brevq.core.stats.ops import (
@@ -17,9 +18,11 @@ from brevq.core.stats.running import (
     AbsHistogram,
     MovingAverage,
     Running,
+    RunningInterval,
     RunningMax,
     RunningPercentile,
     TrueAverage,
+    TwoSided,
 )
 from brevq.core.stats.runtime import RuntimeStats
 from brevq.core.stats.search import (
@@ -27,8 +30,8 @@ from brevq.core.stats.search import (
     HalfQuadratic,
     HalfQuadraticOptimizerScale,
     HalfQuadraticOptimizerZeroPoint,
-    NearestGrid,
 )
+from brevq.core.stats.shifted import IntervalSearch, MSEInterval, NegativeMSEOrZero
 
 __all__ = [
     "MSE",
@@ -40,25 +43,32 @@ __all__ = [
     "AbsMaxL2",
     "AbsMinMax",
     "AbsPercentile",
+    "BlockGrid",
     "Entropy",
+    "FormatGrid",
     "HalfQuadratic",
     "HalfQuadraticOptimizerScale",
     "HalfQuadraticOptimizerZeroPoint",
     "HistogramPercentile",
+    "IntervalSearch",
     "KLDivergence",
     "L1Norm",
     "L2Norm",
+    "MSEInterval",
     "MeanLearnedSigmaStd",
     "MeanSigmaStd",
     "MovingAverage",
     "NearestGrid",
+    "NegativeMSEOrZero",
     "NegativeMinOrZero",
     "NegativePercentileOrZero",
     "PercentileInterval",
     "Running",
+    "RunningInterval",
     "RunningMax",
     "RunningPercentile",
     "RuntimeStats",
     "SignedAbsMax",
     "TrueAverage",
+    "TwoSided",
 ]

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import between, positive
+from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
-from brevq.core.stats.search import at_least_one
 
 #: By how much, in nats, a smaller range has to be better than a larger one: more than sums in float32 are off by.
 MARGIN = 1e-5

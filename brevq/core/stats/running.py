@@ -6,16 +6,17 @@ the state, its phases and its `state_dict` stay where they are, in `RuntimeStats
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import between, positive
+from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.interfaces import Statistic
 from brevq.core.stats.histogram import bin_counts
-from brevq.core.stats.search import at_least_one
 from brevq.errors import ArgumentError
 
 _OTHER_BINS = (
@@ -169,6 +170,107 @@ class RunningPercentile(Module):
             raise ArgumentError(_OTHER_BINS.format(known=self.histogram_bins, given=f"shape {tuple(statistic.shape)}"))
         end = torch.maximum(average[..., -1:], statistic[..., -1:])
         return torch.cat([_widened(average, end) + _widened(statistic, end), end], dim=-1)
+
+
+class TwoSided(Module):
+    """A statistic of the negative values and one of the positive ones: ``[stats(relu(-x)), stats(relu(x))]``.
+
+    The two sides of an interval around zero, to be gathered by `RunningInterval`: of activations, for a range with a
+    zero-point. Values of the other side count as zeros.
+
+    Args:
+        side_stats_impl: the statistic of magnitudes, such as `AbsMax`, `AbsPercentile` or `AbsHistogram`.
+
+    Examples:
+        >>> from brevq.core.stats import AbsMax
+        >>> TwoSided(AbsMax())(torch.tensor([-1.0, 0.5, 3.0]))
+        tensor([1., 3.])
+    """
+
+    def __init__(self, side_stats_impl: Statistic) -> None:
+        super().__init__()
+        self.side_stats_impl = side_stats_impl
+        self.granularity_impl = side_stats_impl.granularity_impl
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The statistics of `x`, negative side first, shape `(2, ...)`."""
+        return torch.stack([self.side_stats_impl(torch.relu(-x)), self.side_stats_impl(torch.relu(x))])
+
+
+class RunningInterval(Module):
+    """An interval around zero, whose sides are gathered over all batches, each by itself.
+
+    Of ranges, `read` gives the width; `RuntimeStatsZeroPoint` reads the lower end. So both belong to one interval,
+    which the largest width and the lowest minimum of different batches do not. Batches are those of `TwoSided`.
+
+    Args:
+        side_running_impl: how the sides of batches become one, such as `RunningMax`, or `RunningPercentile` of
+            `AbsHistogram`.
+
+    Examples:
+        >>> from brevq.core.stats import AbsMax
+        >>> running, batch = RunningInterval(RunningMax()), TwoSided(AbsMax())
+        >>> average = torch.zeros(running.state_shape(()))
+        >>> for steps, values in enumerate([[-1.0, 0.5], [0.0, 2.0]]):
+        ...     average = running(average, batch(torch.tensor(values)), torch.tensor(steps))
+        >>> running.read(average), running.lowest.read(average)
+        (tensor(3.), tensor(-1.))
+    """
+
+    def __init__(self, side_running_impl: Running) -> None:
+        super().__init__()
+        self.sides = _Sides(side_running_impl)
+        self.lowest = _LowerEnd(self.sides)
+
+    def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is gathered for scales of a shape."""
+        return self.sides.state_shape(scale_shape)
+
+    def read(self, average: Tensor) -> Tensor:
+        """The width of what was gathered, in the shape of the scale."""
+        return self.sides.read(average).sum(dim=0)
+
+    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+        """The sides after a batch, all of one shape; `steps` batches came before it."""
+        sides: Tensor = self.sides(average, statistic, steps)
+        return sides
+
+
+class _LowerEnd(Module):
+    """The lower end of an interval whose sides are gathered."""
+
+    def __init__(self, sides: _Sides) -> None:
+        super().__init__()
+        self.sides = sides
+
+    def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.sides.state_shape(scale_shape)
+
+    def read(self, average: Tensor) -> Tensor:
+        return -self.sides.read(average)[0]
+
+    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+        sides: Tensor = self.sides(average, statistic, steps)
+        return sides
+
+
+class _Sides(Module):
+    """Both sides of an interval, gathered by one component that takes any leading dimensions."""
+
+    def __init__(self, running_impl: Running) -> None:
+        super().__init__()
+        self.running_impl = running_impl
+
+    def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        of_side: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(self.running_impl, "state_shape", tuple)
+        return (2, *of_side(scale_shape))
+
+    def read(self, average: Tensor) -> Tensor:
+        read: Callable[[Tensor], Tensor] | None = getattr(self.running_impl, "read", None)
+        return average if read is None else read(average)
+
+    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+        return self.running_impl(average, statistic, steps)
 
 
 def _widened(histogram: Tensor, end: Tensor) -> Tensor:

@@ -1,44 +1,44 @@
-"""Ranges and zero-points that are searched for: those whose integer grid is closest to the tensor.
+"""Ranges and zero-points that are searched for: those whose grid is closest to the tensor.
 
 All assume rounding to nearest. They look at the tensor in a fixed number of passes, without reading a number back
 from the device, and hold a few tensors of its size. What is found is a factor of an ordinary statistic, or a distance
 from it: the search itself is constant to the gradient, which is that of the statistic. A search takes many times as
-long as the statistic: `LearnedStatsScaling` makes one, `StatsScaling` one at every call.
+long as the statistic: `LearnedStatsScaling` and `LearnedStatsZeroPoint` make one, `StatsScaling` and `StatsZeroPoint`
+one at every call.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import between, positive
+from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
-from brevq.core.interfaces import Restriction
-from brevq.errors import ArgumentError, ArgumentTypeError
-from brevq.function.ops import max_int, min_int
+from brevq.core.interfaces import Restriction, SearchGrid
+from brevq.core.stats.grids import NearestGrid
 
 
 class MSE(Module):
-    """The range whose integer grid has the smallest mean squared error: a fraction of the largest absolute value.
+    """The range whose grid has the smallest mean squared error: a multiple of the largest absolute value.
 
-    With candidates ``r_k = k / mse_iters * max |x|`` for k from 1 to `mse_iters`, the one with the smallest
-    ``mean (s * clamp(round(x / s)) - x) ** 2``, where ``s = r_k / int_threshold``; the largest of several. Zero is
-    on code zero. NaN gives NaN.
+    With candidates ``r_k = mse_reach * k / mse_iters * max |x|`` for k from 1 to `mse_iters`, the one with the smallest
+    ``mean (s * grid(x / s) - x) ** 2``, where ``s = grid.scale(r_k)``; the largest of several. Zero is on code zero;
+    for grids with a zero-point there is `MSEInterval`. NaN gives NaN.
 
     Args:
-        bit_width_impl: the bit width of the grid.
-        int_scaling_impl: the integer threshold that the range will be divided by.
-        signed: whether the grid has negative codes.
-        narrow_range: whether the range gives up one code.
+        search_grid_impl: what values are rounded to: an integer grid, a floating-point format or a block format.
         granularity_impl: which values share a range. Default: all of them.
         restrict_scaling_impl: which values the range may take; candidates are compared as they will be used.
             Default: any.
-        mse_iters: number of candidates; the range is found to within one `mse_iters`-th of the largest absolute
-            value. Default: 100.
+        mse_iters: number of candidates; the range is found to within one `mse_iters`-th of the largest. Default: 100.
+        mse_reach: the largest candidate, in largest absolute values. Default: 1. Where ranges or scales are rounded
+            down to powers of two, as in OCP MX, 2 lets the search choose the next one.
 
     Raises:
-        ArgumentError: there are no candidates.
+        ArgumentError: there are no candidates, or the reach is not above zero.
 
     Source:
         Sung et al., 2015, https://arxiv.org/abs/1511.06488, section 2; as a grid search: Nagel et al., 2021,
@@ -47,26 +47,26 @@ class MSE(Module):
     Examples:
         >>> from brevq.core.bit_width import BitWidthConst
         >>> from brevq.core.scaling import IntScaling
-        >>> stats = MSE(BitWidthConst(2), IntScaling(True, True), signed=True, narrow_range=True, mse_iters=10)
-        >>> stats(torch.tensor([1.0, -1.0, 1.0, 1.0, 0.9, 2.0]))  # codes -1, 0, 1: the outlier is clipped
+        >>> from brevq.core.stats import NearestGrid
+        >>> grid = NearestGrid(BitWidthConst(2), IntScaling(True, True), signed=True, narrow_range=True)
+        >>> x = torch.tensor([1.0, -1.0, 1.0, 1.0, 0.9, 2.0])
+        >>> MSE(grid, mse_iters=10)(x)  # codes -1, 0, 1: the outlier is clipped
         tensor(1.2000)
     """
 
     def __init__(
         self,
-        bit_width_impl: Module,
-        int_scaling_impl: Module,
-        signed: bool,
-        narrow_range: bool,
+        search_grid_impl: SearchGrid,
         granularity_impl: Granularity | None = None,
         restrict_scaling_impl: Restriction | None = None,
         mse_iters: int = 100,
+        mse_reach: float = 1.0,
     ) -> None:
         super().__init__()
-        self.grid = NearestGrid(bit_width_impl, int_scaling_impl, signed, narrow_range)
+        self.grid = search_grid_impl
         self.granularity_impl = granularity_impl or PerTensor()
         self.restrict_scaling_impl = restrict_scaling_impl
-        self.mse_iters = at_least_one("mse_iters", mse_iters)
+        self.candidates = candidates(mse_iters, mse_reach)
 
     def forward(self, x: Tensor) -> Tensor:
         """The ranges of `x`, in the shape of the scale."""
@@ -77,23 +77,14 @@ class MSE(Module):
 
     @torch.no_grad()
     def _search(self, rows: Tensor, largest: Tensor) -> Tensor:
-        """The best fraction of `largest` for each row, which has shape `(..., 1)`."""
-        best = torch.ones_like(largest)
-        smallest = self._error(rows, largest)
-        for k in range(self.mse_iters - 1, 0, -1):
-            fraction = k / self.mse_iters
-            error = self._error(rows, fraction * largest)
-            best = torch.where(error < smallest, fraction, best)
-            smallest = torch.minimum(error, smallest)
-        return best
+        """The best multiple of `largest` for each row, which has shape `(..., 1)`."""
 
-    def _error(self, rows: Tensor, threshold: Tensor) -> Tensor:
-        """The mean squared error of each row with its range."""
-        if self.restrict_scaling_impl is not None:
-            threshold = self.restrict_scaling_impl(self.restrict_scaling_impl.encode(threshold))
-        scale = threshold / self.grid.threshold()
-        error: Tensor = self.grid(rows / scale) * scale - rows
-        return error.square().mean(dim=-1, keepdim=True)
+        def error(multiple: float) -> Tensor:
+            scale = self.grid.scale(restricted(multiple * largest, self.restrict_scaling_impl))
+            return (self.grid(rows / scale) * scale - rows).square().mean(dim=-1, keepdim=True)
+
+        start = torch.ones_like(largest), torch.full_like(largest, torch.inf)
+        return least(error, self.candidates, *start)[0]
 
 
 class HalfQuadraticOptimizerScale(Module):
@@ -279,62 +270,59 @@ class HalfQuadratic(Module):
         return (error.abs() ** self.hqo_lp_norm).sum(dim=-1, keepdim=True)
 
 
-class NearestGrid(Module):
-    """The codes of an integer grid nearest to numbers of steps: ``clamp(round(steps), min_int, max_int)``.
+def candidates(mse_iters: int, mse_reach: float) -> tuple[float, ...]:
+    """Multiples to try, the largest first: ``mse_reach * k / mse_iters`` for k from `mse_iters` to 1.
 
     Args:
-        bit_width_impl: the bit width of the grid.
-        int_scaling_impl: the integer threshold, for a bit width.
-        signed: whether the grid has negative codes.
-        narrow_range: whether the range gives up one code.
-
-    Examples:
-        >>> from brevq.core.bit_width import BitWidthConst
-        >>> from brevq.core.scaling import IntScaling
-        >>> NearestGrid(BitWidthConst(3), IntScaling(True, True), True, True)(torch.tensor([-4.6, 1.4]))
-        tensor([-3.,  1.])
-    """
-
-    def __init__(self, bit_width_impl: Module, int_scaling_impl: Module, signed: bool, narrow_range: bool) -> None:
-        super().__init__()
-        self.bit_width_impl = bit_width_impl
-        self.int_scaling_impl = int_scaling_impl
-        self.signed = signed
-        self.narrow_range = narrow_range
-
-    def forward(self, steps: Tensor) -> Tensor:
-        """The codes of `steps`, of any shape."""
-        highest = max_int(self.signed, self.narrow_range, self.bit_width_impl())
-        return torch.clamp(torch.round(steps), self.lowest(), highest)
-
-    def lowest(self) -> Tensor:
-        """The smallest code, shape `()`."""
-        return min_int(self.signed, self.narrow_range, self.bit_width_impl())
-
-    def threshold(self) -> Tensor:
-        """The integer threshold, shape `()`, constant to the gradient."""
-        threshold: Tensor = self.int_scaling_impl(self.bit_width_impl()).detach()
-        return threshold
-
-
-def at_least_one(name: str, value: object) -> int:
-    """`value` as a whole number of at least 1: iterations, bins or candidates.
-
-    Args:
-        name: what the argument is called, for the message.
-        value: what was given.
+        mse_iters: their number.
+        mse_reach: the largest.
 
     Raises:
-        ArgumentTypeError: it is not an integer.
-        ArgumentError: it is below 1.
+        ArgumentError: there are none, or the largest is not above zero.
 
     Examples:
-        >>> at_least_one("mse_iters", 100)
-        100
+        >>> candidates(4, 2.0)
+        (2.0, 1.5, 1.0, 0.5)
     """
-    rule = f"`{name}` (={value!r}) must be a whole number, 1 or more"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{rule}, not {type(value).__name__}")
-    if value < 1:
-        raise ArgumentError(rule)
-    return value
+    number, reach = at_least_one("mse_iters", mse_iters), positive("mse_reach", mse_reach)
+    return tuple(reach * k / number for k in range(number, 0, -1))
+
+
+def least(
+    error: Callable[[float], Tensor], candidates: Iterable[float], best: Tensor, smallest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The candidate of the smallest error for each row, the first of several, and that error.
+
+    Args:
+        error: the errors of all rows with a candidate, shape `(..., 1)`; NaN is never the smallest.
+        candidates: what is tried, in this order.
+        best: what there is before, for each row, in the shape of the errors.
+        smallest: the errors of that; infinity if any candidate is better.
+
+    Examples:
+        >>> rows = torch.tensor([[2.0], [5.0]])
+        >>> best, error = least(lambda candidate: (rows - candidate).abs(), [3.0, 1.0], rows, rows + torch.inf)
+        >>> best.tolist(), error.tolist()
+        ([[3.0], [3.0]], [[1.0], [2.0]])
+    """
+    for candidate in candidates:
+        current = error(candidate)
+        better = current < smallest
+        best = torch.where(better, candidate, best)
+        smallest = torch.where(better, current, smallest)
+    return best, smallest
+
+
+def restricted(threshold: Tensor, restrict: Restriction | None) -> Tensor:
+    """Ranges as they will be used.
+
+    Args:
+        threshold: ranges, of any shape.
+        restrict: which values they may take; None for any.
+
+    Examples:
+        >>> from brevq.core.restrict_val import PowerOfTwoRestrictValue
+        >>> restricted(torch.tensor(3.0), PowerOfTwoRestrictValue()), restricted(torch.tensor(3.0), None)
+        (tensor(4.), tensor(3.))
+    """
+    return threshold if restrict is None else restrict(restrict.encode(threshold))
