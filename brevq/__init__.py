@@ -15,7 +15,20 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_PARTS = ("cli", "config", "core", "errors", "function", "graph", "inject", "loss", "nn", "quant_tensor", "quantizer")
+_PARTS = (
+    "cli",
+    "config",
+    "core",
+    "debug",
+    "errors",
+    "function",
+    "graph",
+    "inject",
+    "loss",
+    "nn",
+    "quant_tensor",
+    "quantizer",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

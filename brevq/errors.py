@@ -29,3 +29,7 @@ class RecipeAttributeError(RecipeError, AttributeError):
 
 class UncalibratedError(BrevqError, ValueError):
     """A quantizer was used in evaluation before it saw any data."""
+
+
+class NonFiniteError(BrevqError, ArithmeticError):
+    """A watched model met a NaN or an infinity."""

@@ -11,7 +11,7 @@ from brevq.core.bit_width import BitWidthConst
 from brevq.core.function_wrapper import FloorSte, PerTensor, RoundSte
 from brevq.core.quant import TruncIntQuant
 from brevq.core.restrict_val import PowerOfTwoRestrictValue
-from brevq.core.scaling import RuntimeStatsScaling, TruncMsbScaling, TruncRangeScaling
+from brevq.core.scaling import RuntimeStatsScaling, TruncLsbScaling, TruncMsbScaling, TruncRangeScaling
 from brevq.core.stats import AbsPercentile
 from brevq.inject import Injector, supplied
 
@@ -86,3 +86,14 @@ class Int8TruncShiftRoundSaturate(Int8TruncRound):
     high_percentile_q = 99.999
     collect_stats_steps = 300
     scaling_stats_momentum = 0.1
+
+
+class Int16Clamp(TruncQuant):
+    """Integers clipped to 16 bits, with the scale and the zero-point that they have: an accumulator that saturates.
+
+    Source: Jacob et al., 2018, https://arxiv.org/abs/1712.05877, section 2.4, for casts that saturate.
+    """
+
+    bit_width = 16
+    float_to_int_impl: Any = RoundSte
+    trunc_scaling_impl: Any = TruncLsbScaling

@@ -12,7 +12,7 @@ FILES = sorted([*ROOT.glob("brevq/**/*.py"), *ROOT.glob("injectors/**/*.py")])
 TREES = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 #: From left to right; a part imports itself and what stands to its left.
-ORDER = ["function", "core", "quant_tensor", "quantizer", "nn", "loss", "graph", "export", "cli"]
+ORDER = ["function", "core", "quant_tensor", "quantizer", "nn", "loss", "graph", "debug", "export", "cli"]
 #: Parts that stand beside that order.
 BESIDE = {
     "": set(),
@@ -31,6 +31,7 @@ BESIDES = {
     "nn": {"inject", "injectors"},
     "loss": set(),
     "graph": {"inject", "config"},
+    "debug": set(),
     "export": {"inject", "config"},
     "cli": {"inject", "injectors", "config", "", "__version__"},
 }

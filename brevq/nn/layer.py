@@ -142,8 +142,11 @@ class QuantLayer(QuantModule):
                 and the output lies on no grid.
         """
         quant_input = input if self.input_quant is None else self.input_quant(plain(input))
-        weight = self.weight if self.weight_quant is None else self._weight(quant_input, self.weight_quant)
-        bias = self._bias(quant_input, weight, self.bias_quant)
+        float_weight, float_bias = self.float_parameters(quant_input)
+        weight = float_weight
+        if self.weight_quant is not None:
+            weight = self._weight(quant_input, float_weight, self.weight_quant)
+        bias = self._bias(quant_input, weight, float_bias, self.bias_quant)
         if self.output_quant is None and self.return_quant_tensor:
             return self._accumulated(self.compute(quant_input, weight, bias, *others, **keywords), quant_input, bias)
         output = self.compute(plain(quant_input), plain(weight), plain(bias), *others, **keywords)
@@ -151,6 +154,14 @@ class QuantLayer(QuantModule):
             return output
         quant_output = self.output_quant(output)
         return quant_output if self.return_quant_tensor else quant_output.value
+
+    def float_parameters(self, x: Any) -> tuple[Any, Any]:
+        """The weight and the bias that are quantized: the parameters, unless a subclass computes them from those.
+
+        Args:
+            x: the quantized input; None where there is none, as for `quant_weight`.
+        """
+        return self.weight, self.bias
 
     def _accumulated(self, output: Any, x: Any, bias: Any) -> QuantTensor:
         """The output on the grid of its accumulator."""
@@ -175,7 +186,7 @@ class QuantLayer(QuantModule):
             raise ArgumentError(f"{type(self).__name__} has a float weight: `weight_quant` is None")
         if x is None and self.input_quant is not None and self.weight_quant.needs_input:
             x = self.input_quant.current()
-        return self._weight(x, self.weight_quant.peek)
+        return self._weight(x, self.float_parameters(x)[0], self.weight_quant.peek)
 
     def quant_bias(self, x: QuantTensor | None = None) -> QuantTensor:
         """The bias as `forward` uses it.
@@ -190,7 +201,8 @@ class QuantLayer(QuantModule):
             raise ArgumentError(f"{type(self).__name__} has no quantized bias: `bias_quant` is None, or `bias` is")
         if x is None and self.input_quant is not None and self.bias_quant.needs_scale:
             x = self.input_quant.current()
-        quantized: QuantTensor = self._bias(x, self.quant_weight(x), self.bias_quant.peek)
+        weight = self.quant_weight(x) if self.bias_quant.needs_scale else None
+        quantized: QuantTensor = self._bias(x, weight, self.float_parameters(x)[1], self.bias_quant.peek)
         return quantized
 
     def supplied_to(self, argument: str) -> dict[str, Any]:
@@ -206,30 +218,45 @@ class QuantLayer(QuantModule):
             return {"tensor_shape": tuple(self.bias.shape), **about}
         return about
 
-    def _weight(self, x: Any, quantize: Callable[..., QuantTensor]) -> QuantTensor:
+    def _weight(self, x: Any, weight: Any, quantize: Callable[..., QuantTensor]) -> QuantTensor:
         """The weight, quantized; for a quantizer that asks for it, to suit the integers of the input."""
         quantizer: Any = self.weight_quant
         if not quantizer.needs_input:
-            return quantize(self.weight)
+            return quantize(weight)
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_WEIGHT_NEEDS_INPUT.format(weight=describe(quantizer)))
         if x.float_format is not None or x.zero is not Zero.AT_ZERO:
             given = x.float_format or "integers with a zero-point"
             raise ArgumentError(_WEIGHT_NEEDS_INTEGERS.format(weight=describe(quantizer), input=given))
-        return quantize(self.weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
+        return quantize(weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
 
-    def _bias(self, x: Any, weight: Any, quantize: Any) -> Any:
+    def _bias(self, x: Any, weight: Any, bias: Any, quantize: Any) -> Any:
         """The bias, quantized by the product of the input's and the weight's scale where its recipe asks for one."""
-        if self.bias_quant is None or self.bias is None:
-            return self.bias
+        if self.bias_quant is None or bias is None:
+            return bias
         if not self.bias_quant.needs_scale:
-            return quantize(self.bias)
+            return quantize(bias)
+        return quantize(bias, self.accumulator_scale(x, weight))
+
+    def accumulator_scale(self, x: Any, weight: Any) -> Tensor:
+        """The scale of what the layer accumulates, on whose grid a tied bias lies: ``input scale * weight scale``.
+
+        Args:
+            x: the quantized input.
+            weight: the quantized weight.
+
+        Returns:
+            A tensor of shape `()`, or of one value for each output.
+
+        Raises:
+            ArgumentError: the input is a plain tensor, or an output has several scales.
+        """
         if not isinstance(x, QuantTensor):
-            raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant)))
+            raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
         granularity = (self.weight_quant and self.weight_quant.granularity) or PerTensor()
         if x.scale.numel() != 1 or getattr(granularity, "channel_axis", self.channel_axis) != self.channel_axis:
-            raise ArgumentError(_BIAS_NEEDS_ONE_SCALE.format(bias=describe(self.bias_quant)))
-        return quantize(self.bias, x.scale.reshape(()) * granularity.per_output(weight.scale))
+            raise ArgumentError(_BIAS_NEEDS_ONE_SCALE.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
+        return x.scale.reshape(()) * granularity.per_output(weight.scale)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Weights that come without the state of their quantizer are a float network's: learned ranges start again."""

@@ -15,6 +15,7 @@ from brevq.core.phase import Phase
 from brevq.core.quant import DelayWrapper
 from brevq.core.scaling import LearnedStatsScaling
 from brevq.core.stats import RuntimeStats
+from brevq.core.stats.ranks import shared
 from brevq.core.zero_point import ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.inject import build
@@ -132,7 +133,7 @@ class Quantizer(nn.Module):
         """
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
-        if x.numel() == 0:
+        if x.numel() == 0 and not (self.observes and shared()):  # other processes may have a batch to observe
             return self._nothing(x)
         wide = x if x.dtype == torch.float64 else x.float()
         granularity = self.granularity

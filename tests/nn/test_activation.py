@@ -1,28 +1,142 @@
 """Activation layers: their twins' numbers, their ranges, and their overrides."""
 
+import copy
+import io
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from brevq import nn as qnn
 from brevq.core.phase import Phase
-from brevq.errors import ArgumentTypeError
+from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.graph import calibrating
 from brevq.nn import QuantIdentity, QuantReLU
 from brevq.quant_tensor import QuantTensor
-from injectors import Int8ActPerTensor, Uint8ActPerTensor
+from brevq.quantizer import Quantizer
+from injectors import Int8ActPerTensor, ShiftedUint8ActPerTensor, Uint8ActPerTensor
+
+UNSIGNED, SIGNED = Uint8ActPerTensor, Int8ActPerTensor
+#: Layer, twin, arguments of both, and the default recipe.
+LAYERS = [
+    pytest.param(qnn.QuantIdentity, nn.Identity, {}, SIGNED, id="identity"),
+    pytest.param(qnn.QuantReLU, nn.ReLU, {}, UNSIGNED, id="relu"),
+    pytest.param(qnn.QuantReLU6, nn.ReLU6, {}, UNSIGNED, id="relu6"),
+    pytest.param(qnn.QuantLeakyReLU, nn.LeakyReLU, {"negative_slope": 0.2}, SIGNED, id="leaky-relu"),
+    pytest.param(qnn.QuantPReLU, nn.PReLU, {"num_parameters": 6}, SIGNED, id="prelu"),
+    pytest.param(qnn.QuantELU, nn.ELU, {"alpha": 0.5}, SIGNED, id="elu"),
+    pytest.param(qnn.QuantGELU, nn.GELU, {"approximate": "tanh"}, SIGNED, id="gelu"),
+    pytest.param(qnn.QuantSiLU, nn.SiLU, {}, SIGNED, id="silu"),
+    pytest.param(qnn.QuantMish, nn.Mish, {}, SIGNED, id="mish"),
+    pytest.param(qnn.QuantHardSwish, nn.Hardswish, {}, SIGNED, id="hard-swish"),
+    pytest.param(qnn.QuantSigmoid, nn.Sigmoid, {}, UNSIGNED, id="sigmoid"),
+    pytest.param(qnn.QuantHardSigmoid, nn.Hardsigmoid, {}, UNSIGNED, id="hard-sigmoid"),
+    pytest.param(qnn.QuantTanh, nn.Tanh, {}, SIGNED, id="tanh"),
+    pytest.param(qnn.QuantHardTanh, nn.Hardtanh, {"min_val": -0.5, "max_val": 2.0}, SIGNED, id="hard-tanh"),
+    pytest.param(qnn.QuantSoftmax, nn.Softmax, {"dim": -1}, UNSIGNED, id="softmax"),
+]
 
 
-@pytest.mark.parametrize(("layer", "twin"), [(QuantIdentity, nn.Identity), (QuantReLU, nn.ReLU)])
-def test_without_a_quantizer_a_layer_is_its_twin(layer, twin):
-    """With `act_quant` None an activation layer is its twin, and it is one to `isinstance` in any case."""
+def run(module, x):
+    """The output of a module, and the gradients of its input and parameters."""
+    leaf = x.clone().requires_grad_()
+    y = module(leaf)
+    y.square().sum().backward()
+    return [y, leaf.grad, *(p.grad for p in module.parameters())]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("layer", "twin", "arguments", "recipe"), LAYERS)
+def test_without_a_quantizer_a_layer_is_its_twin(layer, twin, arguments, recipe, training):
+    """With `act_quant` None a layer is its twin bit for bit, forward and backward, and its state is the twin's."""
+    ours, theirs = layer(**arguments, act_quant=None).train(training), twin(**arguments).train(training)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.randn(5, 6)
-    assert torch.equal(twin()(x), layer(act_quant=None)(x))
-    assert isinstance(layer(), twin)
+    assert all(torch.equal(a, b) for a, b in zip(run(ours, x), run(theirs, x), strict=True))
 
 
-def test_defaults_are_eight_bits():
-    """Identity has a signed 8-bit grid by default, ReLU an unsigned one."""
-    assert [Int8ActPerTensor, Uint8ActPerTensor] == [QuantIdentity().act_quant.recipe, QuantReLU().act_quant.recipe]
+@pytest.mark.parametrize(("layer", "twin", "arguments", "recipe"), LAYERS)
+def test_output_is_that_of_the_twin_on_its_default_grid(layer, twin, arguments, recipe):
+    """A layer is its twin to `isinstance`, and quantizes its output to 8 bits, unsigned if never below 0."""
+    ours, theirs, x = layer(**arguments), twin(**arguments), torch.randn(5, 6)
+    assert isinstance(ours, twin)
+    assert recipe is ours.act_quant.recipe
+    assert torch.equal(Quantizer(recipe, {})(theirs(x)).value, ours(x))
+
+
+@pytest.mark.parametrize(("layer", "twin", "arguments", "recipe"), LAYERS)
+def test_a_trained_layer_is_copied_and_saved(layer, twin, arguments, recipe):
+    """A float state of the twin and a calibrated state load, and copies compute the same."""
+    ours, fresh, x = layer(**arguments).eval(), layer(**arguments).eval(), torch.randn(5, 6)
+    ours.load_state_dict(twin(**arguments).state_dict(), strict=True)
+    with calibrating(ours):
+        ours(x)
+    fresh.load_state_dict(ours.state_dict(), strict=True)
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    copies = [copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), torch.load(file, weights_only=False), fresh]
+    assert all(torch.equal(ours(x), each(x)) for each in copies)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("layer", "twin", "arguments", "recipe"), LAYERS)
+def test_half_precision_stays(layer, twin, arguments, recipe, dtype):
+    """A layer returns the dtype that it is given."""
+    ours = layer(**arguments, return_quant_tensor=True).to(dtype)
+    out = ours(torch.randn(5, 6).to(dtype))
+    assert (dtype, torch.float32) == (out.value.dtype, out.scale.dtype)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_all_of_them_compile_without_a_break(training):
+    """A network of all activation layers compiles to one graph, with the numbers of eager code."""
+    network = nn.Sequential(*(case.values[0](**case.values[2]) for case in LAYERS)).train(training)
+    x = torch.randn(5, 6)
+    with calibrating(network, then="learned"):
+        network(x)
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    assert all(torch.equal(a, b) for a, b in zip(run(network, x)[:2], run(compiled, x)[:2], strict=True))
+
+
+def test_relu_keeps_the_grid_of_its_input():
+    """Without a quantizer of its own, ReLU of a QuantTensor lies on the grid that the input has."""
+    x = QuantIdentity(return_quant_tensor=True)(torch.tensor([-1.0, 0.5]))
+    y = QuantReLU(act_quant=None, return_quant_tensor=True)(x)
+    assert ([0, 64], 8, True) == (y.int().tolist(), y.bit_width.item(), y.signed)
+    assert torch.equal(x.scale, y.scale)
+
+
+def test_a_grid_that_is_left_is_refused():
+    """A QuantTensor of a function that leaves the grid of its input, without a quantizer, is refused."""
+    network = nn.Sequential(
+        QuantIdentity(return_quant_tensor=True), qnn.QuantSigmoid(act_quant=None, return_quant_tensor=True)
+    )
+    with pytest.raises(ArgumentError) as error:
+        network(torch.randn(5))
+    assert str(error.value) == (
+        "`1` (QuantSigmoid) got `return_quant_tensor=True` and `act_quant=None`, so it returns its input's grid, and "
+        "its function leaves that.\nGive it an `act_quant`"
+    )
+
+
+def test_a_grid_that_is_not_there_is_refused():
+    """A QuantTensor of a plain tensor, without a quantizer, is refused with both ways out."""
+    with pytest.raises(ArgumentError) as error:
+        QuantReLU(act_quant=None, return_quant_tensor=True)(torch.randn(5))
+    assert str(error.value) == (
+        "A QuantReLU got `return_quant_tensor=True` and `act_quant=None`, so it returns its input's grid, and that is "
+        "a plain tensor.\nGive it an `act_quant`, or let the layer before it return a QuantTensor: "
+        "return_quant_tensor=True"
+    )
+
+
+def test_a_quant_tensor_is_taken_by_its_values():
+    """A layer with a quantizer quantizes the function of the values, whatever grid they come on."""
+    x = QuantIdentity(act_quant=ShiftedUint8ActPerTensor, return_quant_tensor=True)(torch.randn(5, 6))
+    assert torch.equal(qnn.QuantTanh()(x.value), qnn.QuantTanh()(x))
 
 
 def test_overrides_have_no_prefix():

@@ -101,6 +101,21 @@ class TruncMsbScaling(Module):
         return torch.exp2(input_bit_width - output_bit_width)
 
 
+class TruncLsbScaling(Module):
+    """The factor by which an integer shrinks when its least significant bits are kept: 1, what is beyond is clipped.
+
+    Examples:
+        >>> TruncLsbScaling()(torch.zeros(1), torch.tensor(8.0), torch.tensor(4.0), torch.tensor(True))
+        tensor(1.)
+    """
+
+    def forward(
+        self, scaling_input: Tensor, input_bit_width: Tensor, output_bit_width: Tensor, signed: Tensor
+    ) -> Tensor:
+        """The factor, a scalar tensor, whatever the codes, their bits and their sign."""
+        return torch.ones_like(output_bit_width)
+
+
 class TruncRangeScaling(Module):
     """The factor by which an integer shrinks when a range of its codes is kept, and what is beyond is clipped.
 
