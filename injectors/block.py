@@ -17,14 +17,14 @@ from brevq.core.formats.catalogue import (
     NVFP4,
 )
 from brevq.core.function_wrapper import PerGroup
-from brevq.core.quant import FloatQuant
 from brevq.core.scaling import BlockScaling
 from brevq.core.stats import AbsMax
-from brevq.inject import Injector, value
+from brevq.inject import value
 from injectors.bases import ActQuant, WeightQuant
+from injectors.floating import FormatParts
 
 
-class BlockParts(Injector):
+class BlockParts(FormatParts):
     """Parts list of quantization in blocks, whose scales follow from the tensor itself at every call.
 
     ``scale = block_format.scale_of(max |x|)`` over each group, and ``y = element.cast(x / scale) * scale``. A last
@@ -33,8 +33,6 @@ class BlockParts(Injector):
     Source: OCP Microscaling Formats Specification, version 1.0, sections 5 and 6.3, of which other blocks are variants.
     """
 
-    signed = True
-    tensor_quant: Any = FloatQuant
     scaling_impl: Any = BlockScaling
     scaling_stats_impl: Any = AbsMax
     granularity_impl: Any = PerGroup
@@ -52,14 +50,14 @@ class BlockParts(Injector):
 
 
 class BlockWeight(BlockParts, WeightQuant):
-    """Weights in blocks along their second axis, the inputs: ``scale = block_format.scale_of(max |w|)``.
+    """Weights in blocks along their inputs: ``scale = block_format.scale_of(max |w|)``.
 
     Left to declare: `block_format`.
 
     Source: OCP Microscaling Formats Specification, version 1.0, sections 5 and 6.3, of which other blocks are variants.
     """
 
-    group_axis = 1
+    group_axis = None
 
 
 class BlockAct(BlockParts, ActQuant):

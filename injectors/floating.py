@@ -14,17 +14,35 @@ from brevq.core.formats.catalogue import (
     FP8_E4M3FNUZ,
     FP8_E5M2,
     FP8_E5M2FNUZ,
+    FP8_E5M3,
 )
 from brevq.core.function_wrapper import PerChannel, PerTensor
 from brevq.core.quant import FloatQuant
 from brevq.core.restrict_val import FloatRestrictValue
 from brevq.core.scaling import ConstScaling, FloatScaling, RuntimeStatsScaling, StatsScaling
 from brevq.core.stats import AbsMax, AbsPercentile
-from brevq.inject import Injector
+from brevq.inject import Injector, value
 from injectors.bases import ActQuant, WeightQuant
 
 
-class FloatParts(Injector):
+class FormatParts(Injector):
+    """Parts list of quantization to a number format, which says itself whether it is signed.
+
+    ``y = float_format.cast(x / scale) * scale``. Left to declare: `float_format`, and `scaling_impl` with what it
+    asks for.
+
+    Source: IEEE 754-2019, conversion with ties to even.
+    """
+
+    tensor_quant: Any = FloatQuant
+
+    @value
+    def signed(float_format: Any) -> bool:
+        """Whether the format has negative numbers."""
+        return bool(float_format.signed)
+
+
+class FloatParts(FormatParts):
     """Parts list of scaled floating-point quantization: ``scale = range / largest number of the format``.
 
     Left to declare: `float_format`, and `scaling_impl` with what it asks for.
@@ -32,8 +50,6 @@ class FloatParts(Injector):
     Source: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433, for formats of 8 bits.
     """
 
-    signed = True
-    tensor_quant: Any = FloatQuant
     float_scaling_impl: Any = FloatScaling
     granularity_impl: Any = PerTensor
     restrict_scaling_impl: Any = FloatRestrictValue
@@ -67,7 +83,7 @@ class FloatAct(FloatParts, ActQuant):
     scaling_stats_momentum = 0.1
 
 
-class FloatCast(Injector):
+class FloatCast(FormatParts):
     """Parts list of a cast to a floating-point format: ``float_format.cast(x)``, with ``scale = 1``.
 
     Left to declare: `float_format`.
@@ -75,8 +91,6 @@ class FloatCast(Injector):
     Source: IEEE 754-2019, conversion with ties to even.
     """
 
-    signed = True
-    tensor_quant: Any = FloatQuant
     scaling_impl: Any = ConstScaling
     scaling_init = 1.0
 
@@ -217,6 +231,18 @@ class Fp8e5m2FNUZActPerTensor(FloatAct):
     float_format = FP8_E5M2FNUZ
 
 
+class Fp8e5m3ActPerTensor(FloatAct):
+    """Unsigned activations in 8-bit floating-point, one scale: ``scale = percentile |x| / 114688``.
+
+    5 exponent and 3 mantissa bits, no sign: for outputs of ReLU. The percentile, 99.999 %, is observed over
+    batches, then fixed by calibration or learned in training.
+
+    Source: AMD Quark, https://quark.docs.amd.com, which has the format for scales.
+    """
+
+    float_format = FP8_E5M3
+
+
 class Fp6e3m2WeightPerTensor(FloatWeight):
     """Weights in 6-bit floating-point, one scale for the tensor: ``scale = max |w| / 28``.
 
@@ -237,6 +263,18 @@ class Fp6e3m2WeightPerChannel(Fp6e3m2WeightPerTensor):
     """
 
     granularity_impl = PerChannel
+
+
+class Fp6e3m2ActPerTensor(FloatAct):
+    """Activations in 6-bit floating-point, one scale: ``scale = percentile |x| / 28``.
+
+    3 exponent and 2 mantissa bits. The percentile, 99.999 %, is observed over
+    batches, then fixed by calibration or learned in training.
+
+    Source: OCP Microscaling Formats Specification, version 1.0, section 5.3.
+    """
+
+    float_format = FP6_E3M2
 
 
 class Fp6e2m3WeightPerTensor(FloatWeight):
@@ -261,6 +299,18 @@ class Fp6e2m3WeightPerChannel(Fp6e2m3WeightPerTensor):
     granularity_impl = PerChannel
 
 
+class Fp6e2m3ActPerTensor(FloatAct):
+    """Activations in 6-bit floating-point, one scale: ``scale = percentile |x| / 7.5``.
+
+    2 exponent and 3 mantissa bits. The percentile, 99.999 %, is observed over
+    batches, then fixed by calibration or learned in training.
+
+    Source: OCP Microscaling Formats Specification, version 1.0, section 5.3.
+    """
+
+    float_format = FP6_E2M3
+
+
 class Fp4e2m1WeightPerTensor(FloatWeight):
     """Weights in 4-bit floating-point, one scale for the tensor: ``scale = max |w| / 6``.
 
@@ -281,6 +331,18 @@ class Fp4e2m1WeightPerChannel(Fp4e2m1WeightPerTensor):
     """
 
     granularity_impl = PerChannel
+
+
+class Fp4e2m1ActPerTensor(FloatAct):
+    """Activations in 4-bit floating-point, one scale: ``scale = percentile |x| / 6``.
+
+    2 exponent bits and 1 mantissa bit. The percentile, 99.999 %, is observed over
+    batches, then fixed by calibration or learned in training.
+
+    Source: OCP Microscaling Formats Specification, version 1.0, section 5.3.
+    """
+
+    float_format = FP4_E2M1
 
 
 class Bf16Weight(FloatCast, WeightQuant):

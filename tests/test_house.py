@@ -12,7 +12,7 @@ FILES = sorted([*ROOT.glob("brevq/**/*.py"), *ROOT.glob("injectors/**/*.py")])
 TREES = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 #: From left to right; a part imports itself and what stands to its left.
-ORDER = ["function", "core", "quant_tensor", "quantizer", "nn", "loss", "graph", "debug", "export", "cli"]
+ORDER = ["function", "core", "quant_tensor", "quantizer", "nn", "loss", "checkpoint", "graph", "debug", "export", "cli"]
 #: Parts that stand beside that order.
 BESIDE = {
     "": set(),
@@ -30,6 +30,7 @@ BESIDES = {
     "quantizer": {"inject"},
     "nn": {"inject", "injectors"},
     "loss": set(),
+    "checkpoint": {"inject"},
     "graph": {"inject", "config"},
     "debug": set(),
     "export": {"inject", "config"},

@@ -86,13 +86,18 @@ def _read_format(parts: Mapping[str, Any]) -> dict[str, Any]:
     number_format = parts.get("float_format")
     if number_format in casts:
         return {"dtype": casts[number_format]}
-    key = {"float_format": number_format} if "float_format" in parts else {n: parts.get(n) for n in _INTEGER}
-    dtype = next((dtype for dtype, meaning in DTYPES.items() if meaning.parts and meaning.parts == key), None)
+    key = ("float_format",) if "float_format" in parts else _INTEGER
+    dtype = next((dtype for dtype, meaning in DTYPES.items() if _says(meaning.parts, parts, key)), None)
     return {"dtype": dtype} | _read_scale(parts) | _read_granularity(parts) | _read_observer(parts)
 
 
+def _says(meant: Mapping[str, Any], parts: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether the parts that a word means include these, and they are those of a recipe."""
+    return all(name in meant and meant[name] == parts.get(name) for name in names)
+
+
 def _read_block(parts: Mapping[str, Any]) -> dict[str, Any]:
-    default = 1 if parts.get("role") == "weight" else -1
+    default = None if parts.get("role") == "weight" else -1
     axis = parts.get("group_axis", default)
     fields = {} if axis == default else {"axis": axis}
     found = parts["block_format"]
@@ -119,7 +124,7 @@ def _read_granularity(parts: Mapping[str, Any]) -> dict[str, Any]:
     if qscheme is QSchemeType.per_channel and isinstance(parts.get("channel_axis"), int):
         return {"qscheme": qscheme, "axis": parts["channel_axis"]}
     if qscheme is QSchemeType.per_group:
-        default = 1 if parts.get("role") == "weight" else -1
+        default = None if parts.get("role") == "weight" else -1
         axis = parts.get("group_axis", -1)
         return {
             "qscheme": qscheme,

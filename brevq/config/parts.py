@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -29,6 +28,7 @@ class FormatScaling(Module):
         ArgumentError: there is neither threshold.
 
     Examples:
+        >>> import torch
         >>> from brevq.core.formats.catalogue import FP4_E2M1, FP8_E5M3
         >>> from brevq.core.scaling import ConstScaling, FloatScaling
         >>> scaling = FormatScaling(ConstScaling(7.0), FP8_E5M3, float_scaling_impl=FloatScaling(FP4_E2M1))

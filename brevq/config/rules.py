@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -34,6 +34,8 @@ _TARGETS: dict[DeviceType, dict[str, object]] = {
 }
 #: The fields that a format with nothing else to choose takes.
 _TAKEN = {"cast": ("dtype", "round_method", "device"), "block": ("dtype", "round_method", "axis", "device")}
+#: What means blocks of OCP MX, of floating-point formats.
+_OCP = (QSchemeType.per_group, ScaleType.float8_e8m0fnu)
 _FLOAT_OBSERVERS = ("min_max", "percentile", "mse")
 
 
@@ -63,6 +65,26 @@ def faults(spec: TensorSpec) -> list[str]:
     kind = DTYPES[spec.dtype].kind
     within = _not_taken(spec, kind) if kind in _TAKEN else [*_layout(spec), *_numbers(spec, kind)]
     return [*within, *_target(spec)]
+
+
+def default(field: attrs.Attribute[Any]) -> object:
+    """What a field of a specification is by default, for a device that leaves everything open.
+
+    Args:
+        field: the field.
+    """
+    return ScaleType.float if field.name == "scale_type" else field.default
+
+
+def scale_type(spec: TensorSpec) -> ScaleType:
+    """The scale type of a specification that states none: the one that its device takes, of scales that it may choose.
+
+    Args:
+        spec: the specification, whose other words may be unknown.
+    """
+    chooses = isinstance(spec.dtype, Dtype) and DTYPES[spec.dtype].kind not in _TAKEN
+    takes = _TARGETS[spec.device] if chooses and isinstance(spec.device, DeviceType) else {}
+    return ScaleType(takes.get("scale_type", ScaleType.float))
 
 
 def mode_faults(mode: object) -> list[str]:
@@ -126,7 +148,7 @@ def _not_taken(spec: TensorSpec, kind: str) -> Iterator[str]:
     what = "is a cast, without a scale" if kind == "cast" else "is a block format, which brings its own scales"
     for field in attrs.fields(type(spec)):
         given = getattr(spec, field.name)
-        if field.name not in _TAKEN[kind] and given != field.default:
+        if field.name not in _TAKEN[kind] and given != default(field):
             yield f"`{field.name}` (={_plain(given)!r}) has no effect on {spec.dtype}, which {what}: leave it out"
 
 
@@ -155,6 +177,8 @@ def _numbers(spec: TensorSpec, kind: str) -> Iterator[str]:
         yield f"`observer` (={spec.observer!r}) is for integers; {spec.dtype} takes 'min_max', 'percentile' or 'mse'"
     if is_mx(spec) and spec.observer is not None:
         yield f"`observer` (={spec.observer!r}) has no effect on groups with scales in E8M0, as of OCP MX: leave it out"
+    if spec.dtype is Dtype.fp8_e5m3 and (spec.qscheme, spec.scale_type) == _OCP:
+        yield "`scale_type` (='float8_e8m0fnu') of groups is OCP MX, which has no fp8_e5m3: choose 'pof2'"
     if spec.scale_type is ScaleType.float16 and spec.dtype in (Dtype.int16, Dtype.uint16):
         yield (
             f"`scale_type` (='float16') can not be exact with {spec.dtype}: scale times largest code has more digits "
@@ -163,16 +187,19 @@ def _numbers(spec: TensorSpec, kind: str) -> Iterator[str]:
 
 
 def _target(spec: TensorSpec) -> Iterator[str]:
-    """Fields that the device does not take."""
+    """Fields that the device does not take; of those that the format does not take either nothing is said."""
+    taken = _TAKEN.get(DTYPES[spec.dtype].kind)
     for name, takes in _TARGETS[spec.device].items():
         given = getattr(spec, name)
-        if given != takes:
+        if given != takes and (taken is None or name in taken):
             yield f"`{name}` (={_plain(given)!r}) is refused by {spec.device}, which takes {_plain(takes)!r}"
 
 
 def _weight_faults(spec: TensorSpec) -> Iterator[str]:
     if spec.dynamic:
         yield "`dynamic` (=True) is for activations: scales of weights follow them at every call. Leave it out"
+    if spec.dtype is Dtype.fp8_e5m3:
+        yield "`dtype` (='fp8_e5m3') takes all negative weights to zero: choose 'fp8_e4m3' or 'fp8_e5m2'"
     if spec.symmetric and spec.dtype.startswith("uint"):
         yield (
             f"`symmetric` (=True) with {spec.dtype} takes all negative weights to zero: set it to False, or choose "

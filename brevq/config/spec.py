@@ -37,8 +37,8 @@ def _qscheme(given: QSchemeType | str) -> QSchemeType:
     return _word(QSchemeType, given)
 
 
-def _scale_type(given: ScaleType | str) -> ScaleType:
-    return _word(ScaleType, given)
+def _scale_type(given: ScaleType | str | None) -> ScaleType:
+    return given if given is None else _word(ScaleType, given)  # type: ignore[return-value]  # None: completed below
 
 
 def _round_method(given: RoundType | str) -> RoundType:
@@ -60,7 +60,7 @@ class TensorSpec:
         dtype: what the values become.
         qscheme: which values share a scale. Default: all of the tensor. bfloat16, float16 and the block formats have
             no such choice, nor one of scales: they take `round_method` alone, and blocks an `axis`.
-        scale_type: which numbers scales may be. Default: any above zero.
+        scale_type: which numbers scales may be. Default: any above zero; for a device that takes others only, those.
         round_method: how values between two numbers are rounded. Default: to the nearest, halves to even.
         symmetric: whether zero is the code 0, rather than one that follows from the smallest value. Default: True.
         axis: the axis that channels are counted along, or groups lie along; negative ones count from the end.
@@ -71,7 +71,8 @@ class TensorSpec:
             (half-quadratic optimization). Default: *min_max* of weights and dynamic activations, else *percentile*.
             Statistics of activations are averaged over batches.
         dynamic: whether the scales of activations follow each input, without calibration. Default: False.
-        device: what the model is for, which limits the other fields. Default: *CPU*, no limit.
+        device: what the model is for, which limits the other fields: those that are stated and do not fit it are
+            refused. Default: *CPU*, no limit.
 
     Raises:
         ArgumentError: fields are unknown words, out of range, or have no meaning together; all faults are listed.
@@ -84,11 +85,13 @@ class TensorSpec:
         'Int8WeightPerChannelPoT'
         >>> TensorSpec.from_json(spec.to_json()) == spec
         True
+        >>> TensorSpec("int8", device="IPU")
+        TensorSpec('int8', scale_type='pof2', device='IPU')
     """
 
     dtype: Dtype = attrs.field(converter=_dtype)
     qscheme: QSchemeType = attrs.field(default=QSchemeType.per_tensor, converter=_qscheme)
-    scale_type: ScaleType = attrs.field(default=ScaleType.float, converter=_scale_type)
+    scale_type: ScaleType = attrs.field(default=None, converter=_scale_type)
     round_method: RoundType = attrs.field(default=RoundType.half_even, converter=_round_method)
     symmetric: bool = True
     axis: int | None = None
@@ -98,7 +101,9 @@ class TensorSpec:
     device: DeviceType = attrs.field(default=DeviceType.CPU, converter=_device)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse fields that are wrong, or wrong together, all at once."""
+        """Complete what the device decides, and refuse fields that are wrong, or wrong together, all at once."""
+        if self.scale_type is None:
+            object.__setattr__(self, "scale_type", rules.scale_type(self))
         rules.refuse("this TensorSpec makes no sense", rules.faults(self))
 
     def recipe(self, role: str, mode: QuantizationMode | str | None = None) -> Any:
@@ -184,7 +189,7 @@ class TensorSpec:
     def __repr__(self) -> str:
         _, *others = attrs.fields(type(self))
         chosen = [(field.name, getattr(self, field.name)) for field in others]
-        defaults = {field.name: field.default for field in others}
+        defaults = {field.name: rules.default(field) for field in others}
         words = [f"{name}={_plain(value)!r}" for name, value in chosen if value != defaults[name]]
         return f"TensorSpec({', '.join([repr(_plain(self.dtype)), *words])})"
 

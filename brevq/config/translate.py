@@ -103,10 +103,12 @@ DTYPES = {
     Dtype.uint4: _integer(4, False),
     Dtype.uint8: _integer(8, False),
     Dtype.uint16: _integer(16, False),
+    Dtype.uint32: _integer(32, False),
     Dtype.bfloat16: Meaning("cast", injectors.Bf16Weight, injectors.Bf16Act),
     Dtype.float16: Meaning("cast", injectors.Fp16Weight, injectors.Fp16Act),
     Dtype.fp8_e4m3: _float(FP8_E4M3),
     Dtype.fp8_e5m2: _float(FP8_E5M2),
+    Dtype.fp8_e5m3: Meaning("float", FloatWeight, FloatAct, {"float_format": FP8_E5M3, "signed": False}),
     Dtype.fp6_e3m2: _float(FP6_E3M2),
     Dtype.fp6_e2m3: _float(FP6_E2M3),
     Dtype.fp4: _float(FP4_E2M1),
@@ -257,7 +259,7 @@ def _granularity(spec: TensorSpec, role: str) -> dict[str, Any]:
     if spec.qscheme is QSchemeType.per_channel and spec.axis is not None:
         parts["channel_axis"] = spec.axis
     if spec.qscheme is QSchemeType.per_group:
-        default = 1 if role == "weight" else -1
+        default = None if role == "weight" else -1
         parts |= {"group_size": spec.group_size, "group_axis": default if spec.axis is None else spec.axis}
     if spec.qscheme in (QSchemeType.per_group, QSchemeType.per_block):
         parts["pad"] = True

@@ -29,7 +29,8 @@ class QSchemeType(Word):
 class Dtype(Word):
     """What the values become: numbers of a format.
 
-    Integers and the small floating-point formats are scaled. bfloat16 and float16 are casts, without a scale. ``mx``,
+    Integers and the small floating-point formats are scaled. With 32 bits the scale is that of 2 ** 32 codes, of which
+    float32 tells 2 ** 24 apart at any magnitude. bfloat16 and float16 are casts, without a scale. ``mx``,
     ``mx6``, ``mx9`` and ``bfp16`` are block formats, which bring their own scales.
 
     Examples:
@@ -47,10 +48,12 @@ class Dtype(Word):
     uint4 = "uint4"  #: unsigned, 0 to 15
     uint8 = "uint8"  #: unsigned, 0 to 255
     uint16 = "uint16"  #: unsigned, 16 bits
+    uint32 = "uint32"  #: unsigned, 32 bits
     bfloat16 = "bfloat16"  #: a cast, 8 exponent and 7 mantissa bits
     float16 = "float16"  #: a cast, 5 exponent and 10 mantissa bits
     fp8_e4m3 = "fp8_e4m3"  #: OCP FP8, 4 exponent and 3 mantissa bits, up to 448
     fp8_e5m2 = "fp8_e5m2"  #: OCP FP8, 5 exponent and 2 mantissa bits, up to 57344
+    fp8_e5m3 = "fp8_e5m3"  #: 5 exponent and 3 mantissa bits and no sign, up to 114688; of activations only
     fp6_e3m2 = "fp6_e3m2"  #: 3 exponent and 2 mantissa bits, up to 28
     fp6_e2m3 = "fp6_e2m3"  #: 2 exponent and 3 mantissa bits, up to 7.5
     fp4 = "fp4"  #: 2 exponent bits and 1 mantissa bit, up to 6
@@ -93,7 +96,7 @@ class RoundType(Word):
 
 
 class DeviceType(Word):
-    """What the quantized model is for, which limits what a specification may ask for.
+    """What the quantized model is for, which limits what a specification may ask for, and decides what it leaves open.
 
     Examples:
         >>> print(DeviceType("IPU"))
@@ -101,7 +104,7 @@ class DeviceType(Word):
     """
 
     CPU = "CPU"  #: everything
-    IPU = "IPU"  #: int8, per tensor, symmetric, with power-of-two scales
+    IPU = "IPU"  #: int8, per tensor, symmetric; scales are powers of two, without being asked for
 
 
 class QuantizationMode(Word):

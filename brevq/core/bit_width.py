@@ -10,6 +10,11 @@ from brevq.core.checks import MAX_BIT_WIDTH, whole_bits
 from brevq.errors import ArgumentError
 from brevq.function.ops_ste import abs_binary_sign_grad, round_ste
 
+_TOO_FEW = (
+    "the checkpoint's bit width (={bits:g}) must not be below `min_bit_width` (={least}): declare a lower minimum, or "
+    "`override_pretrained_bit_width` to keep the bit width that is declared"
+)
+
 
 class BitWidthConst(Module):
     """A constant number of bits.
@@ -132,7 +137,8 @@ class BitWidthFromInput(Module):
 class BitWidthParameter(Module):
     """A learned number of bits: ``min_bit_width + round(|offset|)``, with a straight-through gradient.
 
-    A checkpoint of a `BitWidthMutable` loads into it, and is where learning goes on from.
+    A checkpoint says what the minimum was, so that it has its own number of bits with another minimum, too. One of a
+    `BitWidthMutable` loads as well, and is where learning goes on from.
 
     Args:
         bit_width: whole number of bits to start from, 1 to 32.
@@ -143,12 +149,15 @@ class BitWidthParameter(Module):
 
     Raises:
         ArgumentTypeError: a bit width is not a number.
-        ArgumentError: a bit width is not whole or out of range, or the start is below the minimum.
+        ArgumentError: a bit width is not whole or out of range, or the start, or that of a checkpoint that is loaded,
+            is below the minimum.
 
     Examples:
         >>> BitWidthParameter(4)()
         tensor(4., grad_fn=<ClampMaxBackward0>)
     """
+
+    least: Tensor
 
     def __init__(
         self,
@@ -164,6 +173,8 @@ class BitWidthParameter(Module):
         if bits < self.min_bit_width:
             raise ArgumentError(f"`bit_width` (={bits}) must not be below `min_bit_width` (={self.min_bit_width})")
         self.offset = Parameter(torch.tensor(float(bits - self.min_bit_width)))
+        # For checkpoints: what the offset counts from.
+        self.register_buffer("least", torch.tensor(float(self.min_bit_width)))
 
     def forward(self) -> Tensor:
         """The number of bits, shape `()`, at most 32."""
@@ -171,9 +182,23 @@ class BitWidthParameter(Module):
         return torch.clamp_max(bits, MAX_BIT_WIDTH)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        least = state_dict.pop(prefix + "least", self.min_bit_width)
         mutable = state_dict.pop(prefix + "bit_width", None)
-        if mutable is not None:
-            state_dict[prefix + "offset"] = (mutable - self.min_bit_width).clamp_min(0)
+        offset = state_dict.get(prefix + "offset")
         if self.override_pretrained_bit_width:
             state_dict[prefix + "offset"] = self.offset.detach()
+        elif mutable is not None:
+            state_dict[prefix + "offset"] = self._counted_from(mutable, torch.zeros_like(mutable))
+        elif offset is not None and least != self.min_bit_width:
+            state_dict[prefix + "offset"] = self._counted_from(least, offset.abs())
+        state_dict[prefix + "least"] = torch.tensor(float(self.min_bit_width))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _counted_from(self, least: Tensor, offset: Tensor) -> Tensor:
+        """The offset from this minimum of as many bits as an `offset` from another, `least`, gives."""
+        whole = torch.round(offset) + least - self.min_bit_width
+        if whole < 0:
+            raise ArgumentError(_TOO_FEW.format(bits=whole + self.min_bit_width, least=self.min_bit_width))
+        moved = torch.clamp_min(offset + least - self.min_bit_width, 0)
+        # A half may be rounded to even the other way from there.
+        return torch.where(torch.round(moved) == whole, moved, whole)

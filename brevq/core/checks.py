@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from typing import Any, TypeVar
 
 from brevq.errors import ArgumentError, ArgumentTypeError
 
 MAX_BIT_WIDTH = 32
+
+_C = TypeVar("_C")
+_CALLED = (
+    "`{name}` (={shown}) is called with ({given}), and takes ({asked}): hand in a component that takes ({given}), or "
+    "hand this one to a component that calls it with ({asked})"
+)
+_NO_COMPONENT = "no component"
+_LACKS = "`{name}` (={shown}) has no `{attribute}`, which a {what} has: hand in one, such as `{example}`"
 
 
 def whole_bits(name: str, value: object, signed: bool | None = None, narrow: bool | None = None) -> int:
@@ -144,6 +155,110 @@ def at_least_one(name: str, value: object) -> int:
     if value < 1:
         raise ArgumentError(rule)
     return value
+
+
+def called(name: str, component: _C, *passed: str) -> _C:
+    """`component`, which takes the arguments that it will be called with, as far as its signature tells.
+
+    Args:
+        name: what the argument is called, for the message.
+        component: what was given; None, where there is a default, passes.
+        passed: the names of the arguments that it will be called with, by position.
+
+    Raises:
+        ArgumentTypeError: it takes fewer or needs more, is a class, or can not be called at all.
+
+    Examples:
+        >>> from brevq.core.function_wrapper import RoundSte
+        >>> called("float_to_int_impl", RoundSte(), "x")
+        RoundSte()
+        >>> called("tensor_clamp_impl", RoundSte(), "x", "min_val", "max_val")
+        Traceback (most recent call last):
+        ...
+        brevq.errors.ArgumentTypeError: `tensor_clamp_impl` (=RoundSte()) is called with (x, min_val, max_val), and
+        takes (x): hand in a component that takes (x, min_val, max_val), or hand this one to a component that calls it
+        with (x)
+    """
+    if component is None:
+        return component
+    kind: Any = type(component)  # as a key of a cache
+    asked = _asks_otherwise(kind, len(passed))
+    if asked == _NO_COMPONENT:
+        raise ArgumentTypeError(f"`{name}` (={component!r}) must be a component, which can be called: make an instance")
+    if asked is not None:
+        raise ArgumentTypeError(
+            _CALLED.format(name=name, shown=_shown(component), given=", ".join(passed), asked=asked)
+        )
+    return component
+
+
+def statistic(name: str, component: _C) -> _C:
+    """`component`, which is a statistic: called with a tensor, and with a granularity.
+
+    Args:
+        name: what the argument is called, for the message.
+        component: what was given.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+
+    Examples:
+        >>> from brevq.core.stats import AbsMax
+        >>> statistic("scaling_stats_impl", AbsMax()).granularity_impl
+        PerTensor()
+    """
+    return _with("granularity_impl", "statistic", "AbsMax", name, called(name, component, "x"))
+
+
+def restriction(name: str, component: _C) -> _C:
+    """`component`, which is a restriction: it encodes values, and called with what is stored it restricts them.
+
+    Args:
+        name: what the argument is called, for the message.
+        component: what was given.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+
+    Examples:
+        >>> from brevq.core.restrict_val import PowerOfTwoRestrictValue
+        >>> type(restriction("restrict_scaling_impl", PowerOfTwoRestrictValue())).__name__
+        'PowerOfTwoRestrictValue'
+    """
+    return _with("encode", "restriction", "FloatRestrictValue", name, called(name, component, "stored"))
+
+
+def _with(attribute: str, what: str, example: str, name: str, component: _C) -> _C:
+    """`component`, which has an attribute of its kind."""
+    if not hasattr(component, attribute):
+        raise ArgumentTypeError(
+            _LACKS.format(name=name, shown=_shown(component), attribute=attribute, what=what, example=example)
+        )
+    return component
+
+
+@functools.lru_cache(maxsize=1024)
+def _asks_otherwise(kind: type, number: int) -> str | None:
+    """What components of a class take, where `number` arguments do not fit; None where they do, or no one can tell."""
+    # Of a class itself `__call__` is its metaclass's.
+    calls = [vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)]
+    call: Any = getattr(kind, "forward", calls[0] if calls else None)
+    if call is None or issubclass(kind, type):
+        return _NO_COMPONENT
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(None, *range(number))
+    except TypeError:
+        return ", ".join(list(signature.parameters)[1:])
+    return None
+
+
+def _shown(component: object) -> str:
+    """A component in a line: its class, and that it is an instance."""
+    return f"{type(component).__name__}()"
 
 
 def _number(name: str, value: object, rule: str) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+import torch
+
 
 class Phase(enum.IntEnum):
     """What a statistic is doing: waiting for data, observing it, held fixed, or learned.
@@ -25,3 +27,17 @@ class Phase(enum.IntEnum):
 
     def __repr__(self) -> str:
         return f"Phase.{self.name}"
+
+
+def recomputing() -> bool:
+    """Whether this call repeats an earlier one in the backward pass, as activation checkpointing does.
+
+    What a repeated call sees was seen already: it counts as no step, and is no data. In compiled code, where
+    repetition is not a call, it is never so.
+
+    Examples:
+        >>> recomputing()
+        False
+    """
+    # The number of the running backward pass, by which torch's own checkpointing knows that it is in one.
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # noqa: SLF001

@@ -15,10 +15,13 @@ from torch.nn import Module
 
 from brevq.core.checks import positive
 from brevq.core.function_wrapper import CeilSte, RoundSte
-from brevq.function.ops_ste import abs_binary_sign_grad, scalar_clamp_min_ste
+from brevq.function.ops_ste import abs_binary_sign_grad, scalar_clamp_min_ste, scalar_clamp_ste
 
 #: The smallest normal float32: the floor of logarithms where a recipe asks for none.
 TINY = torch.finfo(torch.float32).tiny
+# The largest logarithm of which float32 has the power, and the largest exponent of a power of two in it.
+_LARGEST_LOG = 128 - 2.0**-17
+_LARGEST_EXPONENT = 127.0
 
 
 class FloatRestrictValue(Module):
@@ -52,6 +55,8 @@ class FloatRestrictValue(Module):
 class LogFloatRestrictValue(Module):
     """Any positive number, stored and learned as its base-2 logarithm: ``2 ** max(stored, log2(scaling_min_val))``.
 
+    Beyond the largest float32 it is that, to rounding. Gradients pass through both limits.
+
     Args:
         scaling_min_val: the floor; None for the smallest normal float32.
 
@@ -74,14 +79,15 @@ class LogFloatRestrictValue(Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """Two to the power of `stored`, of any shape."""
-        return torch.exp2(scalar_clamp_min_ste(stored, math.log2(self.floor)))
+        return torch.exp2(scalar_clamp_ste(stored, math.log2(self.floor), _LARGEST_LOG))
 
 
 class PowerOfTwoRestrictValue(Module):
     """A power of two, stored as its exponent: ``2 ** round(max(stored, log2(scaling_min_val)))``.
 
     Multiplication by such a scale is a shift, which is what fixed-point hardware does. By default the exponent is
-    rounded up, so that no value that fitted the original range is clipped.
+    rounded up, so that no value that fitted the original range is clipped. It ends at 127, that of the largest power
+    of two that float32 has: a range beyond is clipped to it. Gradients pass through both limits.
 
     Args:
         restrict_value_float_to_int_impl: rounding of the exponent. Default: `CeilSte()`.
@@ -115,7 +121,8 @@ class PowerOfTwoRestrictValue(Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """Two to the power of `stored` rounded, of any shape."""
-        exponent: Tensor = self.float_to_int_impl(scalar_clamp_min_ste(stored, math.log2(self.floor)))
+        limited = scalar_clamp_ste(stored, math.log2(self.floor), _LARGEST_EXPONENT)
+        exponent: Tensor = self.float_to_int_impl(limited)
         return torch.exp2(exponent)
 
 

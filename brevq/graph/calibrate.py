@@ -10,12 +10,13 @@ from torch import nn
 
 from brevq.core.phase import Phase
 from brevq.core.stats import RuntimeStats
+from brevq.core.stats.ranks import Ranks
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.quantizer import Quantizer
 
 
 @contextmanager
-def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
+def calibrating(model: nn.Module, then: str = "fixed", group: Any = None) -> Iterator[None]:
     """Observe the ranges of activations while the model runs; afterwards they are fixed, or learned.
 
     Inside, quantizers with observed ranges pass their input on in float, so that one layer's first guesses do not
@@ -27,6 +28,9 @@ def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
         model: a model, or a single layer.
         then: what ranges become afterwards: ``"fixed"``, held as observed, or ``"learned"``, moved by training.
             Quantizers that saw no data stay without a range, and say so when they are used in evaluation.
+        group: the process group that the data is spread over, such as ``torch.distributed.group.WORLD``: each batch is
+            then that of all its processes, which have to run the model equally often. Default: each process observes
+            its own batches, whatever others do.
 
     Raises:
         ArgumentError: `then` is something else, or the model is being calibrated already.
@@ -50,15 +54,15 @@ def calibrating(model: nn.Module, then: str = "fixed") -> Iterator[None]:
     if any(quantizer.calibrating for quantizer in quantizers):
         raise ArgumentError("this model, or a part of it, is being calibrated already: leave that calibration first")
     before = [_state(quantizer) for quantizer in quantizers]
-    _switch(quantizers, on=True)
+    _switch(quantizers, on=True, ranks=Ranks(group, alone=group is None))
     try:
         yield
     except BaseException:
-        _switch(quantizers, on=False)
+        _switch(quantizers, on=False, ranks=Ranks(alone=True))
         for quantizer, state in zip(quantizers, before, strict=True):
             quantizer.load_state_dict(state)
         raise
-    _switch(quantizers, on=False)
+    _switch(quantizers, on=False, ranks=Ranks(alone=True))
     for quantizer, state in zip(quantizers, before, strict=True):
         _settle(quantizer, phases[then], state)
 
@@ -71,12 +75,13 @@ def _observers(quantizer: Quantizer) -> list[RuntimeStats]:
     return [module for module in quantizer.modules() if isinstance(module, RuntimeStats)]
 
 
-def _switch(quantizers: list[Quantizer], on: bool) -> None:
+def _switch(quantizers: list[Quantizer], on: bool, ranks: Ranks) -> None:
     """Begin to observe, from nothing, or stop."""
     for quantizer in quantizers:
         quantizer.calibrating = on
         for observer in _observers(quantizer):
             observer.calibrating = on
+            observer.calibration_ranks = ranks
             if on:
                 observer.reset()
 

@@ -111,9 +111,11 @@ def weights_by_size(model: nn.Module) -> list[Place]:
         model: a model, or a single layer.
     """
     return [
-        Place(bit_width_impl, count=layer.weight.numel())
-        for layer in model.modules()
-        if isinstance(layer, QuantLayer) and (bit_width_impl := _learned(layer.weight_quant)) is not None
+        Place(bit_width_impl, count=quantizer.elements)
+        for quantizer in model.modules()
+        if isinstance(quantizer, Quantizer)
+        and quantizer.role == "weight"
+        and (bit_width_impl := _learned(quantizer)) is not None
     ]
 
 
@@ -140,7 +142,8 @@ def outputs_by_operations(model: nn.Module) -> list[Place]:
 
     A layer counts by those that one sample takes: for each output the weights of one channel, or, of a layer whose
     weight has its inputs first (a transposed convolution), for each input the weights of one channel. The batch, which
-    is the first dimension, does not count. The mean weighs an output by what it costs to compute.
+    is the first dimension, does not count. The mean weighs an output by what it costs to compute;
+    looking a row up costs nothing.
 
     Args:
         model: a model, or a single layer.
@@ -148,18 +151,20 @@ def outputs_by_operations(model: nn.Module) -> list[Place]:
     return [
         _output(layer, bit_width_impl)
         for layer in model.modules()
-        if isinstance(layer, QuantLayer) and (bit_width_impl := _learned(layer.output_quant)) is not None
+        if isinstance(layer, QuantLayer)
+        and (bit_width_impl := _learned(dict(layer.named_children()).get("output_quant"))) is not None
+        and layer.operations_per_value
     ]
 
 
 def _output(layer: QuantLayer, bit_width_impl: nn.Module) -> Place:
     """The place of a layer's output: `output_quant` runs on as many values as the layer puts out."""
     watched = layer.output_quant if layer.channel_axis == 0 else layer
-    weigh = functools.partial(_operations, per_value=layer.weight[0].numel())
+    weigh = functools.partial(_operations, per_value=layer.operations_per_value)
     return Place(bit_width_impl, watched=watched, weigh=weigh)
 
 
-def _learned(quantizer: Quantizer | None) -> nn.Module | None:
+def _learned(quantizer: nn.Module | None) -> nn.Module | None:
     """The bit width of a quantizer, if it is learned."""
     bit_width_impl = getattr(getattr(quantizer, "tensor_quant", None), "bit_width_impl", None)
     if isinstance(bit_width_impl, nn.Module) and any(True for _ in bit_width_impl.parameters()):

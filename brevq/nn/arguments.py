@@ -37,6 +37,19 @@ def role_of(argument: str) -> str:
     return next((role for ending, role in _ROLES.items() if argument.endswith(ending)), "activation")
 
 
+def prefix_of(argument: str) -> str:
+    """The prefix that overrides of a quantizer have: none where a layer has but one quantizer.
+
+    Args:
+        argument: name of the argument, which ends in ``quant``.
+
+    Examples:
+        >>> prefix_of("weight_quant"), prefix_of("act_quant")
+        ('weight_', '')
+    """
+    return "" if argument in _UNPREFIXED else argument.removesuffix("quant")
+
+
 def parameter_names(twin: type) -> tuple[str, ...]:
     """The names that a class takes by keyword, without ``*args`` and ``**kwargs``.
 
@@ -79,14 +92,14 @@ def split_overrides(
     complaints: dict[str, str] = {}
     longest_first = sorted(quants, key=len, reverse=True)
     for keyword, content in keywords.items():
-        argument = next((key for key in longest_first if keyword.startswith(_prefix(key))), None)
+        argument = next((key for key in longest_first if keyword.startswith(prefix_of(key))), None)
         if argument is None:
             complaints[keyword] = f"{layer} got `{keyword}`, which it does not take.{_hint(keyword, quants, others)}"
         else:
-            found[argument][keyword.removeprefix(_prefix(argument))] = content
+            found[argument][keyword.removeprefix(prefix_of(argument))] = content
     for argument, overrides in found.items():
         for name, why in _strange(layer, argument, quants[argument], overrides):
-            keyword = _prefix(argument) + name
+            keyword = prefix_of(argument) + name
             hint = _hint(keyword, quants, others)
             complaints[keyword] = f"{layer} got `{keyword}`, {why}{'' if f'`{keyword}`' in hint else hint}"
     if complaints:
@@ -159,10 +172,6 @@ def _check_given(layer: str, argument: str, given: Any) -> None:
     )
 
 
-def _prefix(argument: str | None) -> str:
-    return "" if argument in (None, *_UNPREFIXED) else str(argument).removesuffix("quant")
-
-
 def _strange(layer: str, argument: str, given: Any, overrides: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The overrides that mean nothing to what was given, each with the reason, as far as it is known."""
     if not overrides:
@@ -191,7 +200,7 @@ def _is_supplied(recipe: Any, name: str) -> bool:
 def _hint(keyword: str, quants: Mapping[str, Any], others: Iterable[str]) -> str:
     """What a keyword that means nothing was meant to be: an override that lacks its prefix, or the nearest name."""
     overrides = {
-        _prefix(argument) + name: name
+        prefix_of(argument) + name: name
         for argument, given in quants.items()
         if _is_recipe(given)
         for name in plan_of(given).known

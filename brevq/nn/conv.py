@@ -69,8 +69,7 @@ class QuantConvTranspose(QuantLayer):
     """The base of quantized transposed convolutions of any number of dimensions. Subclass it together with the twin.
 
     A weight has shape ``(in_channels, out_channels / groups, *kernel_size)``, so a recipe per channel gives it
-    ``out_channels / groups`` scales along axis 1, and each is shared by as many outputs as there are groups. Recipes by
-    group, whose `group_axis` is 1, need ``weight_group_axis=0`` to put their groups along the inputs.
+    ``out_channels / groups`` scales along axis 1, and each is shared by as many outputs as there are groups.
     """
 
     channel_axis = 1

@@ -101,6 +101,11 @@ class QuantLookUp(QuantLayer):
             raise ArgumentError(_INDICES.format(layer=type(self).__name__, recipe=quantizer.recipe.__name__))
         return quantizer
 
+    @property
+    def operations_per_value(self) -> int:
+        """None: rows are looked up."""
+        return 0
+
     def forward(self, input: Any, *others: Any, **keywords: Any) -> Any:  # noqa: A002  # the twins' name for it
         """The rows that indices stand for, or what is made of bags of them.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from brevq.core.function_wrapper import PerTensor
+from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.nn.arguments import role_of
 from brevq.nn.module import QuantModule
@@ -39,6 +39,17 @@ on no grid of integers: {why}.
 Give it an `output_quant`, or what is missing.
 """.strip()
 
+
+_ANOTHER_SHAPE = (
+    "{weight} was built for a weight of another shape than {shape}.\n"
+    "Have it built again: layer.weight_quant = layer.weight_quant.recipe"
+)
+_HOOKED = (
+    "{layer} shares the quantizer of its weight, and a hook computes the weight of {other} before each of its calls, "
+    "as pruning and the older weight_norm and spectral_norm do. Until then it is the weight of the call before, and "
+    "so would be the scale.\n"
+    "Compute it by torch.nn.utils.parametrize, or give each layer a quantizer of its own"
+)
 
 _NOT_INTEGERS = "a sum runs over several scales, or the codes of input and weight are not all integers"
 
@@ -155,6 +166,11 @@ class QuantLayer(QuantModule):
         quant_output = self.output_quant(output)
         return quant_output if self.return_quant_tensor else quant_output.value
 
+    @property
+    def operations_per_value(self) -> int:
+        """Multiply-accumulates for each value of the output; of the input, where a weight has its inputs first."""
+        return int(self.weight[0].numel())
+
     def float_parameters(self, x: Any) -> tuple[Any, Any]:
         """The weight and the bias that are quantized: the parameters, unless a subclass computes them from those.
 
@@ -221,6 +237,7 @@ class QuantLayer(QuantModule):
     def _weight(self, x: Any, weight: Any, quantize: Callable[..., QuantTensor]) -> QuantTensor:
         """The weight, quantized; for a quantizer that asks for it, to suit the integers of the input."""
         quantizer: Any = self.weight_quant
+        self._check_weight(weight, quantizer.granularity)
         if not quantizer.needs_input:
             return quantize(weight)
         if not isinstance(x, QuantTensor):
@@ -229,6 +246,18 @@ class QuantLayer(QuantModule):
             given = x.float_format or "integers with a zero-point"
             raise ArgumentError(_WEIGHT_NEEDS_INTEGERS.format(weight=describe(quantizer), input=given))
         return quantize(weight, x.bit_width, torch.tensor(x.signed, device=x.value.device))
+
+    def _check_weight(self, weight: Tensor, granularity: Granularity | None) -> None:
+        """Refuse a weight that the quantizer does not fit, and peers whose weight is that of the call before."""
+        if granularity is None:
+            return
+        if not granularity.fits(weight.shape):
+            quantizer: Any = self.weight_quant
+            raise ArgumentError(_ANOTHER_SHAPE.format(weight=describe(quantizer), shape=tuple(weight.shape)))
+        layers = [peer() for peer in granularity.peers] if len(granularity.peers) > 1 else []
+        hooked = next((layer for layer in layers if layer is not None and _is_hooked(layer)), None)
+        if hooked is not None:
+            raise ArgumentError(_HOOKED.format(layer=describe(self), other=describe(hooked)))
 
     def _bias(self, x: Any, weight: Any, bias: Any, quantize: Any) -> Any:
         """The bias, quantized by the product of the input's and the weight's scale where its recipe asks for one."""
@@ -265,3 +294,8 @@ class QuantLayer(QuantModule):
         known = any(key.startswith(prefix + "weight_quant.") for key in state_dict)
         if self.weight_quant is not None and not known and weight is not None and weight.shape == self.weight.shape:
             self.weight_quant.restart()
+
+
+def _is_hooked(layer: Any) -> bool:
+    """Whether the weight is neither a parameter nor a property of the layer's class, which computes it when read."""
+    return "weight" not in layer._parameters and not hasattr(type(layer), "weight")  # noqa: SLF001  # torch's

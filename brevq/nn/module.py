@@ -12,12 +12,12 @@ from torch.fx import Proxy
 from brevq.core.checks import flag
 from brevq.errors import ArgumentTypeError
 from brevq.inject.plan import plan_of
-from brevq.nn.arguments import bind, parameter_names, refuse_positional, role_of, split_overrides
+from brevq.nn.arguments import bind, parameter_names, prefix_of, refuse_positional, role_of, split_overrides
 from brevq.quantizer import Quantizer
 
 _NO_OVERRIDE = (
     "{layer} is built already, and `{name}` would change nothing.\n"
-    "Give it another recipe: layer.{role}_quant = layer.{role}_quant.recipe.let(...)"
+    "Give it another recipe: layer.{argument} = layer.{argument}.recipe.let(...)"
 )
 
 
@@ -43,11 +43,16 @@ class QuantModule(nn.Module):
     #: The arguments that take recipes, and their defaults.
     quants: ClassVar[Mapping[str, Any]] = {}
 
+    #: Those arguments with the prefixes of their overrides, the longest first.
+    _prefixes: ClassVar[tuple[tuple[str, str], ...]] = ()
+
     return_quant_tensor: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the twin's arguments and the quantizers' in the signature, for `help` and editors."""
         super().__init_subclass__(**kwargs)
+        longest_first = sorted(cls.quants, key=len, reverse=True)
+        cls._prefixes = tuple((argument, prefix_of(argument)) for argument in longest_first)
         if "__init__" not in vars(cls):
             cls.__signature__ = signature_of(cls)  # type: ignore[attr-defined]  # inspect looks for it
 
@@ -60,6 +65,7 @@ class QuantModule(nn.Module):
         flag("return_quant_tensor", return_quant_tensor)
         self.check_quants(quants, return_quant_tensor)
         super().__init__(*args, **theirs)
+        self.register_forward_pre_hook(_keep_in_sight)
         self.return_quant_tensor = return_quant_tensor
         for argument, given in quants.items():
             setattr(self, argument, self.bound(argument, given, overrides[argument]))
@@ -80,7 +86,7 @@ class QuantModule(nn.Module):
         """
         if name in self.quants:
             content = self.bound(name, content, {})
-        elif "_" in name:
+        else:
             self._refuse_override(name)
         super().__setattr__(name, content)
 
@@ -122,10 +128,14 @@ class QuantModule(nn.Module):
 
     def _refuse_override(self, name: str) -> None:
         """Refuse to set what looks like an override of a recipe, and would change nothing."""
-        role, _, override = name.partition("_")
-        quantizer = getattr(self, "_modules", {}).get(f"{role}_quant")
-        if quantizer is not None and override in plan_of(quantizer.recipe).known:
-            raise ArgumentTypeError(_NO_OVERRIDE.format(layer=type(self).__name__, name=name, role=role))
+        for argument, prefix in self._prefixes:
+            quantizer = vars(self).get("_modules", {}).get(argument) if name.startswith(prefix) else None
+            if isinstance(quantizer, Quantizer) and name.removeprefix(prefix) in plan_of(quantizer.recipe).known:
+                raise ArgumentTypeError(_NO_OVERRIDE.format(layer=type(self).__name__, name=name, argument=argument))
+
+
+def _keep_in_sight(module: nn.Module, args: Any) -> None:
+    """Nothing. That a layer has a hook keeps torch's transformer layers from computing with its weights themselves."""
 
 
 def twin_of(layer: type) -> type:

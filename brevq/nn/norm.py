@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from brevq.errors import ArgumentError
 from brevq.nn.layer import QuantLayer
 from brevq.nn.module import QuantModule
-from brevq.quant_tensor import plain
+from brevq.quant_tensor import describe, plain
 from brevq.quantizer import Quantizer
 from injectors import Int8WeightPerTensor
 
@@ -55,6 +55,11 @@ class QuantNorm(QuantLayer):
         """Refuse a `QuantTensor` without a quantizer of the output."""
         if return_quant_tensor and quants["output_quant"] is None:
             raise ArgumentError(_NO_OUTPUT_QUANT.format(layer=type(self).__name__))
+
+    @property
+    def operations_per_value(self) -> int:
+        """One, the affine weight."""
+        return 1
 
     def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
         """The quantizer that an argument stands for; one of the bias with a scale of its own."""
@@ -148,6 +153,11 @@ class QuantBatchNorm(QuantLayer, _BatchNorm):
         """Set an attribute; what the weight's quantizer serves is no weight, and takes no part in shared statistics."""
         QuantModule.__setattr__(self, name, content)
 
+    @property
+    def operations_per_value(self) -> int:
+        """One, the scale."""
+        return 1
+
     def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
         """The quantizer that an argument stands for: of scale and bias also where the twin has no such parameters."""
         granularity = given.granularity if argument == "weight_quant" and isinstance(given, Quantizer) else None
@@ -171,7 +181,7 @@ class QuantBatchNorm(QuantLayer, _BatchNorm):
             return _BatchNorm.forward(self, x)
         self._check_input_dim(x)  # type: ignore[no-untyped-call]  # torch's
         if x.shape[1] != self.num_features:
-            names = {"layer": type(self).__name__, "ours": self.num_features}
+            names = {"layer": describe(self), "ours": self.num_features}
             raise ArgumentError(_CHANNELS.format(**names, theirs=x.shape[1], shape=tuple(x.shape)))
         if self.training:
             self._track(plain(x))
@@ -204,7 +214,7 @@ class QuantBatchNorm(QuantLayer, _BatchNorm):
             variance, mean = torch.var_mean(values, dim=(0, *range(2, values.dim())), correction=0)
             return mean, variance
         if running[0] is None or running[1] is None:
-            raise ArgumentError(_NO_STATISTICS.format(layer=type(self).__name__))
+            raise ArgumentError(_NO_STATISTICS.format(layer=describe(self)))
         return _wide(running[0]), _wide(running[1])
 
     def _is_batch(self, x: Any) -> bool:

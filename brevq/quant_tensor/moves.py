@@ -1,25 +1,29 @@
-"""Functions that move values, choose among them, or fill up with zeros: the codes stay as they are."""
+"""Functions that move values or leave them where they are: the codes stay as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from brevq.quant_tensor.tensor import QuantTensor, Zero, exact, plain_all
+from brevq.errors import ArgumentTypeError
+from brevq.quant_tensor.grids import Arguments, Call, Keywords, has_zero
+from brevq.quant_tensor.tensor import QuantTensor, exact, plain_all
 
-Call = Callable[..., Any]
-Arguments = tuple[Any, ...]
-Keywords = Mapping[str, Any]
+_IN_PLACE = (
+    "`{function}` would change a QuantTensor in place, and leave it with values off its grid: "
+    "use what the function returns that makes a new tensor, or change the values alone with x.value.{function}"
+)
 
 
 @exact(
-    "reshape reshape_as view view_as flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis t "
+    "reshape reshape_as flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis t "
     "squeeze unsqueeze expand expand_as broadcast_to repeat tile repeat_interleave roll flip fliplr flipud rot90 "
-    "narrow select index_select take_along_dim gather chunk split split_with_sizes tensor_split hsplit vsplit dsplit "
-    "unbind diagonal pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle masked_select __getitem__ "
-    "atleast_1d atleast_2d atleast_3d"
+    "narrow select index_select take take_along_dim gather chunk split split_with_sizes tensor_split hsplit vsplit "
+    "dsplit unbind diagonal pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle masked_select "
+    "__getitem__ atleast_1d atleast_2d atleast_3d"
 )
 def _move(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     """Values change places, and scales go with them."""
@@ -27,22 +31,37 @@ def _move(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     if not isinstance(x, QuantTensor):
         return NotImplemented
     values = func(x.value, *rest, **keywords)
-    scale, zero_point = x.spread()
     if x.uniform:
-        return _each(values, lambda value, _: x.regrid(value, scale, zero_point))
-    scales, zero_points = (func(part.expand(x.value.shape), *rest, **keywords) for part in (scale, zero_point))
+        return _each(x, values)
+    scales, zero_points = (func(part.expand(x.value.shape), *rest, **keywords) for part in x.spread())
     if isinstance(values, Tensor):
-        return x.regrid(values, _compact(scales), _compact(zero_points))
+        return x.regrid(values, _compact(scales), _compact(zero_points), func.__name__)
     return tuple(
-        x.regrid(value, _compact(part), _compact(zero))
+        x.regrid(value, _compact(part), _compact(zero), func.__name__)
         for value, part, zero in zip(values, scales, zero_points, strict=True)
     )
 
 
-def _each(values: Any, make: Callable[[Tensor, int], QuantTensor]) -> Any:
+@exact("view view_as")
+def _view(func: Call, args: Arguments, kwargs: Keywords) -> Any:
+    """As `reshape`; the bits of numbers read as those of another dtype have no grid."""
+    x = args[0]
+    if not isinstance(x, QuantTensor):
+        return NotImplemented
+    values = func(x.value, *plain_all(args[1:]), **plain_all(kwargs))
+    if values.dtype != x.value.dtype:
+        return values
+    if x.uniform:
+        return _each(x, values)
+    scale, zero_point = (_compact(part.expand(x.value.shape).reshape(values.shape)) for part in x.spread())
+    return x.regrid(values, scale, zero_point, func.__name__)
+
+
+def _each(x: QuantTensor, values: Any) -> Any:
+    scale, zero_point = x.spread()
     if isinstance(values, Tensor):
-        return make(values, 0)
-    return tuple(make(value, i) for i, value in enumerate(values))
+        return x.regrid(values, scale, zero_point)
+    return tuple(x.regrid(value, scale, zero_point) for value in values)
 
 
 def _compact(part: Tensor) -> Tensor:
@@ -56,18 +75,32 @@ def _compact(part: Tensor) -> Tensor:
 @exact("embedding")
 def _look_up(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     """Rows of an embedding, which keep their scales."""
-    indices, x, *rest = args
-    if not isinstance(x, QuantTensor) or kwargs.get("max_norm") is not None or any(part for part in rest[1:2]):
+    named = dict(zip(("input", "weight", "padding_idx", "max_norm"), args, strict=False)) | dict(kwargs)
+    indices, x = named["input"], named["weight"]
+    if not isinstance(x, QuantTensor) or named.get("max_norm") is not None:
         return NotImplemented
-    scale, zero_point = (part if part.dim() == 0 else func(indices, part) for part in x.spread())
-    return x.regrid(func(indices, x.value, *rest, **kwargs), scale, zero_point)
+    scale, zero_point = (_rows(func, indices, part) for part in x.spread())
+    function = None if x.uniform else func.__name__
+    named["weight"] = x.value
+    return x.regrid(func(**named), scale, zero_point, function)
 
 
-@exact("clone contiguous detach positive requires_grad_")
+def _rows(func: Call, indices: Tensor, part: Tensor) -> Tensor:
+    """The rows of a scale or zero-point that has one for each row of the embedding; else the same."""
+    return func(indices, part) if part.dim() > 1 and part.shape[0] > 1 else part.reshape(part.shape[-1:])
+
+
+@exact("clone contiguous positive")
 def _stay(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     """Values stay what and where they are."""
     x = args[0]
     return x.keep(func(x.value, *args[1:], **kwargs)) if isinstance(x, QuantTensor) else NotImplemented
+
+
+@exact("detach")
+def _detach(func: Call, args: Arguments, kwargs: Keywords) -> Any:
+    """The same without gradients, grid and all."""
+    return args[0].detach()
 
 
 @exact("to half float double bfloat16 type_as cuda")
@@ -77,97 +110,14 @@ def _convert(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     if not isinstance(x, QuantTensor):
         return NotImplemented
     value = func(x.value, *plain_all(args[1:]), **plain_all(kwargs))
-    return x.to(value.device, value.dtype) if value.is_floating_point() else value
+    return x.moved(value) if value.is_floating_point() else value
 
 
-@exact("relu relu_")
-def _relu(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-    """Negative values become zero, where zero has a code."""
-    x = args[0]
-    if not isinstance(x, QuantTensor) or not has_zero(x):
-        return NotImplemented
-    return x.keep(func(x.value, *args[1:], **kwargs))
-
-
-@exact("max min amax amin sort topk median nanmedian kthvalue cummax cummin")
-def _choose(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-    """Some of the values, all of one scale; indices, where there are any, are what they are."""
-    x = args[0]
-    if not isinstance(x, QuantTensor) or not x.uniform or any(isinstance(part, QuantTensor) for part in args[1:]):
-        return NotImplemented
-    return _first(x, func(x.value, *args[1:], **kwargs))
-
-
-def _first(x: QuantTensor, chosen: Any) -> Any:
-    scale, zero_point = x.spread()
-    if isinstance(chosen, Tensor):
-        return x.regrid(chosen, scale, zero_point)
-    values, indices = chosen
-    together = (x.regrid(values, scale, zero_point), indices)
-    return together if type(chosen) is tuple else type(chosen)(together)
-
-
-def _pool(dimensions: int) -> Any:
-    """The rule of pooling by maximum over the last `dimensions`."""
-
-    def pool(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-        """The largest value of each window, all of one scale."""
-        x = args[0]
-        if not isinstance(x, QuantTensor) or not _shared_along(x, dimensions):
-            return NotImplemented
-        return _first(x, func(x.value, *args[1:], **kwargs))
-
-    return pool
-
-
-@exact("interpolate upsample upsample_nearest")
-def _resample(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-    """The nearest value; other ways to interpolate make new ones."""
-    x, rest = args[0], args[1:]
-    mode = rest[2] if len(rest) > 2 else kwargs.get("mode", "nearest")
-    if not isinstance(x, QuantTensor) or not mode.startswith("nearest") or not _shared_along(x, x.value.dim() - 2):
-        return NotImplemented
-    return _first(x, func(x.value, *rest, **kwargs))
-
-
-@exact("pad constant_pad_nd")
-def _pad(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-    """Values between zeros, where zero has a code, or between copies of themselves."""
-    named = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | dict(kwargs)
-    x = named["input"]
-    zeros = named.get("mode", "constant") == "constant"
-    if not isinstance(x, QuantTensor) or not _shared_along(x, len(named["pad"]) // 2):
-        return NotImplemented
-    if zeros and not (has_zero(x) and not named.get("value")):
-        return NotImplemented
-    named["input"] = x.value
-    return _first(x, func(**named))
-
-
-@exact("unfold")
-def _unfold(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-    """Windows side by side, with zeros beyond the border."""
-    x = args[0]
-    if not isinstance(x, QuantTensor) or not x.uniform or not has_zero(x):
-        return NotImplemented
-    return _first(x, func(x.value, *args[1:], **kwargs))
-
-
-@exact("masked_fill")
-def _mask(func: Call, args: Arguments, kwargs: Keywords) -> Any:
-    """Some values become zero."""
-    named = dict(zip(("input", "mask", "value"), args, strict=False)) | dict(kwargs)
-    x, mask, value = named["input"], named["mask"], named["value"]
-    if not isinstance(x, QuantTensor) or not has_zero(x) or isinstance(value, (Tensor, QuantTensor)) or value != 0:
-        return NotImplemented
-    return x.keep(func(x.value, mask, value)) if mask.dim() <= x.value.dim() else NotImplemented
-
-
-@exact("dropout dropout1d dropout2d dropout3d")
+@exact("dropout dropout1d dropout2d dropout3d feature_dropout")
 def _dropout(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     """The values themselves in evaluation; in training, what stays is scaled by any number."""
     named = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | dict(kwargs)
-    x, training = named["input"], named.get("training", True)
+    x, training = named["input"], named.get("training", named.get("train", True))
     return x if isinstance(x, QuantTensor) and not (training and named.get("p", 0.5)) else NotImplemented
 
 
@@ -178,24 +128,37 @@ def _alpha_dropout(func: Call, args: Arguments, kwargs: Keywords) -> Any:
     return _dropout(func, (), {"training": False} | named)
 
 
-def has_zero(x: QuantTensor) -> bool:
-    """Whether a code stands for zero.
-
-    Args:
-        x: the tensor.
-    """
-    return x.zero in (Zero.AT_ZERO, Zero.SHIFTED) and not (x.float_format is not None and x.float_format.min > 0)
+def _refuse(func: Call, args: Arguments, kwargs: Keywords) -> Any:
+    """A method that works in place is for plain tensors, to which quantized ones may be added and the like."""
+    if isinstance(args[0], QuantTensor):
+        raise ArgumentTypeError(_IN_PLACE.format(function=func.__name__))
+    return NotImplemented
 
 
-def _shared_along(x: QuantTensor, dimensions: int) -> bool:
-    """Whether values that differ in the last `dimensions` alone share a scale."""
-    if x.uniform:
-        return True
-    if x.granularity is not None and x.granularity.regroups:
-        return False
-    return all(size == 1 for part in (x.scale, x.zero_point) for size in part.shape[-dimensions:])
+exact(
+    " ".join(
+        sorted(
+            name
+            for owner in (Tensor, torch, F)
+            for name in dir(owner)
+            if name.endswith("_") and not name.startswith("_") and not name.endswith("__")
+        )
+    )
+)(_refuse)
 
 
-for _n in (1, 2, 3):
-    for _name in ("max_pool", "adaptive_max_pool"):
-        exact(f"{_name}{_n}d {_name}{_n}d_with_indices")(_pool(_n))
+@exact("requires_grad_")
+def _require_gradients(func: Call, args: Arguments, kwargs: Keywords) -> Any:
+    """The tensor itself, whose values have gradients from now on."""
+    func(args[0].value, *args[1:], **kwargs)
+    return args[0]
+
+
+@exact("relu_")
+def _relu_in_place(func: Call, args: Arguments, kwargs: Keywords) -> Any:
+    """The tensor itself, whose negative values become zero, where zero has a code."""
+    x = args[0]
+    if not has_zero(x):
+        return _refuse(func, args, kwargs)
+    func(x.value)
+    return x

@@ -108,4 +108,4 @@ def bits(span: Range, signed: bool) -> Tensor:
     low, high = span
     levels = torch.maximum(-low, high + 1) if signed else high + 1
     mantissa, exponent = torch.frexp(levels)
-    return (exponent - (mantissa == 0.5).int() + int(signed)).clamp(min=1).float()
+    return (exponent - (mantissa == 0.5).int() + int(signed)).clamp(min=1 + int(signed)).float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -14,7 +14,9 @@ from torch.utils import _pytree as pytree
 
 from brevq.core.formats import IntFormat, NumberFormat
 from brevq.core.function_wrapper import Granularity
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.quant_tensor.operators import Operators
+from brevq.quant_tensor.producer import derived
 
 # What may be off a whole code before a value counts as off the grid: rounding of value / scale in float32, and of
 # values that are kept in half precision.
@@ -25,6 +27,13 @@ _TOLERANCE_SUM, _MOST = 2.0**-26, 0.25
 
 _PARTS = ("value", "scale", "zero_point", "bit_width")
 _KIND = ("signed", "float_format", "granularity", "narrow", "zero", "producer")
+
+# What torch calls the first argument of a function, where it is given by name.
+_FIRST = ("input", "tensors")
+_OUT = (
+    "`out` of `{function}` is a QuantTensor, whose values would leave its grid: "
+    "use what the function returns, or write into its values with out=x.value"
+)
 
 
 class Zero(enum.Enum):
@@ -57,13 +66,16 @@ def exact(names: str) -> Callable[[Rule], Rule]:
 
 
 @attrs.define(eq=False, repr=False)
-class QuantTensor:
+class QuantTensor(Operators):
     """A quantized tensor: ``value = (codes - zero_point) * scale``.
 
     Torch functions, methods and arithmetic accept it as they accept a tensor. Those that are exact on the codes (moving
     values, pooling by maximum, sums and products of integers) return a `QuantTensor` again, with the scale and the
     bit width of the result; all others work on its value, and return a plain tensor. Attributes that it lacks are
     those of its value.
+
+    It never changes in place and leaves its grid: `x += y` makes a new tensor, functions with ``inplace=True`` return
+    one and leave `x` as it is, and methods such as `add_` are refused. It is no `torch.Tensor` to `isinstance`.
 
     Args:
         value: the dequantized values, of any shape.
@@ -111,6 +123,9 @@ class QuantTensor:
     def int(self) -> Tensor:
         """The codes, in the smallest torch dtype that holds the grid; of a floating-point format the bit patterns.
 
+        They are read off the values, and as exact as those: float32 counts to 2**24, float16 to 2**11 and bfloat16 to
+        2**8. Beyond, as in long sums, a code is the one nearest to what torch computed.
+
         Returns:
             A tensor of the shape of the values: int8, int16, int32 or int64 when signed, else uint8, int16, int32
             or int64. Bit patterns of floating-point formats are uint8 up to 8 bits, else int32.
@@ -120,7 +135,7 @@ class QuantTensor:
         """
         codes = self._codes()
         if self.float_format is not None:
-            patterns = self._join(self.float_format.encode(codes))
+            patterns = self._join(self.float_format.encode(codes.contiguous()))
             return patterns.to(torch.uint8 if self.float_format.bits <= 8 else torch.int32)
         if not self.is_valid:
             raise ArgumentError(
@@ -140,7 +155,8 @@ class QuantTensor:
         on_grid = (exact - codes).abs() <= torch.maximum(slack, _TOLERANCE_FLOAT32 * least + sums)
         # Of 32 bits, float32 rounds the last code up.
         # What fills a last group up is no value.
-        return bool(self._join(on_grid & (codes >= low) & (codes <= high + slack)).all())
+        within = (codes >= low) & (codes <= high + slack) & (codes.abs() >= int(self.zero is Zero.NO_CODE))
+        return bool(self._join(on_grid & within).all())
 
     @property
     def uniform(self) -> bool:
@@ -150,7 +166,8 @@ class QuantTensor:
     def spread(self) -> tuple[Tensor, Tensor]:
         """Scale and zero-point as they broadcast to the values: of groups and blocks, one for each value."""
         if self.uniform:
-            return self.scale.reshape(()), self.zero_point.reshape(())
+            # Not `reshape` where there is nothing to do: two tensors of one grid have the very same scale.
+            return _scalar(self.scale), _scalar(self.zero_point)
         granularity = self.granularity
         if granularity is None or not granularity.regroups:
             return self.scale, self.zero_point
@@ -161,25 +178,29 @@ class QuantTensor:
         )
 
     def keep(self, value: Tensor) -> QuantTensor:
-        """Other values of the same shape, on the same grid.
+        """Other values on the same grid.
 
         Args:
-            value: the values.
+            value: the values, of the same shape or one that it broadcasts to.
         """
-        return self._rebuilt(value, self.scale, self.zero_point, self.granularity)
+        if value.shape != self.value.shape:
+            return self.regrid(value, *self.spread())
+        return self._rebuilt(value, self.scale, self.zero_point, self.granularity, self.producer)
 
-    def regrid(self, value: Tensor, scale: Tensor, zero_point: Tensor) -> QuantTensor:
+    def regrid(self, value: Tensor, scale: Tensor, zero_point: Tensor, function: str | None = None) -> QuantTensor:
         """Other values with the same codes to choose from, and a grid that broadcasts to them.
 
         Args:
             value: the values, of any shape.
             scale: the scale.
             zero_point: the zero-point.
+            function: name of the function that made another grid of this one. Default: it is the same grid.
         """
-        return self._rebuilt(value, scale, zero_point, None)
+        producer = self.producer if function is None else derived(function, self.producer)
+        return self._rebuilt(value, scale, zero_point, None, producer)
 
     def _rebuilt(
-        self, value: Tensor, scale: Tensor, zero_point: Tensor, granularity: Granularity | None
+        self, value: Tensor, scale: Tensor, zero_point: Tensor, granularity: Granularity | None, producer: Any
     ) -> QuantTensor:
         return QuantTensor(
             value,
@@ -191,16 +212,15 @@ class QuantTensor:
             granularity,
             narrow=self.narrow,
             zero=self.zero,
-            producer=self.producer,
+            producer=producer,
         )
 
-    def cpu(self) -> QuantTensor:
-        """The same on the CPU, grid and all."""
-        return self.to("cpu")
+    def moved(self, value: Tensor) -> QuantTensor:
+        """The same with its value on another device or of another dtype; the grid follows and keeps its dtype.
 
-    def to(self, *args: Any, **kwargs: Any) -> QuantTensor:
-        """The same with its value converted as by `Tensor.to`; the grid moves to its device and keeps its dtype."""
-        value = self.value.to(*args, **kwargs)
+        Args:
+            value: the value there.
+        """
         moved = [getattr(self, name).to(value.device) for name in _PARTS[1:]]
         return attrs.evolve(self, value=value, **dict(zip(_PARTS[1:], moved, strict=True)))
 
@@ -255,8 +275,19 @@ class QuantTensor:
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Functions with a rule keep the grid where the rule can; all others work on the values."""
-        keywords = kwargs or {}
+        """Functions with a rule keep the grid where the rule can; all others work on the values.
+
+        Raises:
+            ArgumentTypeError: the function would write its result into a quantized tensor.
+        """
+        keywords = dict(kwargs or {})
+        if "inplace" in keywords:
+            keywords["inplace"] = False
+        for name in _FIRST:
+            if not args and name in keywords:
+                args = (keywords.pop(name),)
+        if isinstance(keywords.get("out"), QuantTensor):
+            raise ArgumentTypeError(_OUT.format(function=func.__name__))
         rule = RULES.get(getattr(func, "__name__", ""))
         if rule is not None and "out" not in keywords:
             result = rule(func, args, keywords)
@@ -264,16 +295,21 @@ class QuantTensor:
                 return result
         return func(*plain_all(args), **plain_all(keywords))
 
-    @classmethod
-    def _call(cls, name: str, *args: Any, **kwargs: Any) -> Any:
-        """A method of tensors, called on quantized ones."""
-        return cls.__torch_function__(getattr(Tensor, name), (), args, kwargs)
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What a method of tensors makes of this one.
+
+        Args:
+            name: name of the method.
+            *args: what it takes.
+            **kwargs: likewise.
+        """
+        return QuantTensor.__torch_function__(getattr(Tensor, name), (), (self, *args), kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in _PARTS:
             raise AttributeError(name)
         if callable(getattr(Tensor, name, None)):
-            return partial(QuantTensor._call, name, self)
+            return partial(self.call, name)
         if not hasattr(self.value, name):
             raise AttributeError(f"neither QuantTensor nor its value has an attribute {name!r}")
         return getattr(self.value, name)
@@ -286,109 +322,15 @@ class QuantTensor:
             setattr(self, name, part)
         self.producer = None
 
-    @property
-    def T(self) -> Any:  # noqa: N802  # as tensors have it
-        """The transpose."""
-        return self.permute(*reversed(range(self.value.dim())))
-
-    @property
-    def mT(self) -> Any:  # noqa: N802  # as tensors have it
-        """The transpose of the last two dimensions."""
-        return self.transpose(-2, -1)
-
     def __repr__(self) -> str:
         sign = "signed" if self.signed else "unsigned"
-        bits = "?" if self.bit_width.is_meta else int(self.bit_width)
+        bits = "?" if self.bit_width.is_meta or self.bit_width.dim() else int(self.bit_width)
         grid = str(self.float_format) if self.float_format else f"{sign}, {bits} bits"
         return f"QuantTensor({self.value!r}, {grid}, scale={self.scale!r}, zero_point={self.zero_point!r})"
 
-    def __len__(self) -> int:  # type: ignore[valid-type]  # `int` is a method of this class
-        return len(self.value)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.unbind(0))
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.value.__array__(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch's
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __getitem__(self, index: Any) -> Any:
-        return QuantTensor._call("__getitem__", self, index)
-
-    def __neg__(self) -> Any:
-        return QuantTensor._call("neg", self)
-
-    def __pos__(self) -> QuantTensor:
-        return self
-
-    def __abs__(self) -> Any:
-        return QuantTensor._call("abs", self)
-
-    def __add__(self, other: Any) -> Any:
-        return QuantTensor._call("add", self, other)
-
-    def __sub__(self, other: Any) -> Any:
-        return QuantTensor._call("sub", self, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return QuantTensor._call("mul", self, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return QuantTensor._call("div", self, other)
-
-    def __matmul__(self, other: Any) -> Any:
-        return QuantTensor._call("matmul", self, other)
-
-    def __pow__(self, other: Any) -> Any:
-        return QuantTensor._call("pow", self, other)
-
-    def __mod__(self, other: Any) -> Any:
-        return QuantTensor._call("remainder", self, other)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return QuantTensor._call("floor_divide", self, other)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]  # element by element, as tensors do
-        return torch.eq(self.value, plain(other))
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]  # as above
-        return torch.ne(self.value, plain(other))
-
-    def __lt__(self, other: Any) -> Tensor:
-        return torch.lt(self.value, plain(other))
-
-    def __le__(self, other: Any) -> Tensor:
-        return torch.le(self.value, plain(other))
-
-    def __gt__(self, other: Any) -> Tensor:
-        return torch.gt(self.value, plain(other))
-
-    def __ge__(self, other: Any) -> Tensor:
-        return torch.ge(self.value, plain(other))
-
-    def __hash__(self) -> int:  # type: ignore[valid-type]  # `int` is a method of this class
-        return id(self)
-
-    def __radd__(self, other: Any) -> Any:
-        return QuantTensor._call("add", self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return QuantTensor._call("mul", self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return torch.rsub(self.value, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        result: Tensor = other / self.value
-        return result
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return torch.pow(other, self.value)
+def _scalar(part: Tensor) -> Tensor:
+    return part if part.dim() == 0 else part.reshape(())
 
 
 def plain(x: Any) -> Any:

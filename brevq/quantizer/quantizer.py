@@ -77,9 +77,9 @@ class Quantizer(nn.Module):
         self.calibrating = False
         self.observes = any(isinstance(module, RuntimeStats) for module in self.modules())
         self.float_format = getattr(self.tensor_quant, "float_format", None)
-        self.narrow = any(getattr(module, "narrow_range", False) for module in self.tensor_quant.modules())
+        self.narrow = any(getattr(part, "narrow_range", False) for part in _parts(self.tensor_quant))
         # In a list: it is part of `tensor_quant`, and not of this module too.
-        self._granularity = [module for module in self.modules() if isinstance(module, Granularity)][:1]
+        self._granularity = [part for part in _parts(self.tensor_quant) if isinstance(part, Granularity)][:1]
         self._know_grid()
         self._refuse_unsigned_weight()
         device = supplies.get("device")
@@ -114,6 +114,13 @@ class Quantizer(nn.Module):
     def granularity(self) -> Granularity | None:
         """Which values share a scale; None if no part of the recipe says so, which means all of them."""
         return self._granularity[0] if self._granularity else None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of all tensors that it serves, of weights and biases; 0 of activations."""
+        layers = [] if self.granularity is None else [peer() for peer in self.granularity.peers]
+        shapes = [layer.weight.shape for layer in layers if layer is not None] or [self._supplied.get("tensor_shape")]
+        return sum(torch.Size(shape).numel() for shape in shapes if shape is not None)
 
     @property
     def device(self) -> torch.device:
@@ -251,8 +258,8 @@ class Quantizer(nn.Module):
 
     def _know_grid(self) -> None:
         """Read off the parts what the grid is."""
-        bits = next((module for module in self.modules() if isinstance(module, BitWidthConst)), self.tensor_quant)
-        bit_width = getattr(bits, "bit_width", None)
+        constants = (part for part in _parts(self.tensor_quant) if isinstance(part, BitWidthConst))
+        bit_width = getattr(next(constants, self.tensor_quant), "bit_width", None)
         known = isinstance(bit_width, Tensor) and not bit_width.is_meta
         grid = Grid(
             bits=int(bit_width) if known else 0,  # type: ignore[arg-type]  # a tensor, where it is known
@@ -295,6 +302,13 @@ class Quantizer(nn.Module):
         with torch.device(self.device):
             self._know_grid()
 
+    def _leave_meta(self, theirs: Tensor | None) -> None:
+        """Be as new on the device of a checkpoint that becomes our state; of one that knows nothing of us, the default.
+
+        What is in no checkpoint would stay on the meta device.
+        """
+        self.to_empty(device=torch.get_default_device() if theirs is None else theirs.device)
+
     def _differences(self, path: str, theirs: Tensor) -> Iterator[str]:
         """Why a checkpoint of the grid `theirs` is not one for this quantizer, if it is not."""
         try:
@@ -310,6 +324,8 @@ class Quantizer(nn.Module):
 
         One of another grid is refused.
         """
+        if self.grid.is_meta and args[0].get("assign_to_params_buffers", False):
+            self._leave_meta(state_dict.get(prefix + "grid"))
         if not any(key.startswith(prefix) for key in state_dict):
             state_dict.update({prefix + name: tensor for name, tensor in self.state_dict().items()})
         theirs = state_dict.get(prefix + "grid")
@@ -317,6 +333,14 @@ class Quantizer(nn.Module):
             errors: list[str] = args[-1]
             errors.extend(self._differences(prefix[:-1], theirs))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """All parts of a core quantizer, itself the first, but for the quantizer of its scales, which has another grid."""
+    yield module
+    for name, child in module.named_children():
+        if name != "scale_quant":
+            yield from _parts(child)
 
 
 def _zero(tensor_quant: nn.Module, grid: Grid) -> Zero:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from brevq.config import Dtype, QSchemeType, RoundType, ScaleType, TensorSpec
+from brevq.config import DeviceType, Dtype, QSchemeType, RoundType, ScaleType, TensorSpec
 from brevq.graph import calibrating
 from brevq.nn import QuantLinear
 from injectors import MX6Weight, MX9Weight, MXFp4Weight, MXFp8e4m3Weight
@@ -45,12 +45,31 @@ def test_signed_integers(dtype, low, high):
     assert (low, high) == (codes.min().item(), codes.max().item())
 
 
-@pytest.mark.parametrize(("dtype", "high"), [("uint2", 3), ("uint4", 15), ("uint8", 255), ("uint16", 65535)])
+@pytest.mark.parametrize(
+    ("dtype", "high"), [("uint2", 3), ("uint4", 15), ("uint8", 255), ("uint16", 65535), ("uint32", 2**32)]
+)
 def test_unsigned_integers(dtype, high):
-    """Unsigned activations fill the codes from zero."""
+    """Unsigned activations fill the codes from zero; the last of 32 bits float32 rounds up."""
     x = torch.tensor([[0.0, 1.0, 3.0]])
     out = calibrated(TensorSpec(dtype, observer="min_max"), x)(x)
     assert [0.0, high] == [torch.round(out.value[0, i] / out.scale).item() for i in (0, 2)]
+
+
+def test_uint32():
+    """32 bits leave no error but that of float32, which 16 bits do not, and the last code is an integer's last."""
+    x = torch.linspace(0.0, 3.0, 1001)[None]
+    outs = {bits: calibrated(TensorSpec(bits, observer="min_max"), x)(x) for bits in ("uint32", "uint16")}
+    errors = {bits: (out.value - x).abs().max().item() for bits, out in outs.items()}
+    assert errors["uint32"] <= 3 * 2**-23 < 1e-5 < errors["uint16"]
+    assert 4294967295 == outs["uint32"].int().max().item()
+
+
+def test_unsigned_floats():
+    """Without a sign, 5 exponent and 3 mantissa bits: numbers as near as those of FP8 E4M3, and zero for all below."""
+    x = torch.tensor([[0.0, -3.0, 1.0, 1.06, 1.07, 3.0]])
+    out = calibrated(TensorSpec("fp8_e5m3", observer="min_max", scale_type="pof2"), x)(x)
+    expected = x.clamp_min(0).numpy().astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    assert (expected.tolist(), False) == (out.value.tolist(), out.signed)
 
 
 def test_int32():
@@ -340,7 +359,7 @@ def test_dynamic_groups():
 
 def test_no_word_without_effect():
     """No two words of one field give the same recipe, but for `float32`, which is what `float` means."""
-    by_dtype = {TensorSpec(dtype, symmetric=not dtype.startswith("uint")).recipe("weight") for dtype in Dtype}
+    by_dtype = {TensorSpec(dtype).recipe("activation") for dtype in Dtype}
     assert len(Dtype) == len(by_dtype)
     by_scheme = {
         TensorSpec("int8", scheme, group_size=8 if scheme == "per_group" else None).recipe("weight")
@@ -348,4 +367,5 @@ def test_no_word_without_effect():
     }
     assert len(QSchemeType) == len(by_scheme)
     assert len(ScaleType) - 1 == len({TensorSpec("int8", scale_type=scale).recipe("weight") for scale in ScaleType})
+    assert len(DeviceType) == len({TensorSpec("int8", device=device).recipe("weight") for device in DeviceType})
     assert len(RoundType) == len({TensorSpec("int8", round_method=method).recipe("weight") for method in RoundType})

@@ -80,8 +80,8 @@ def test_wrong_fields():
     assert (
         "this TensorSpec makes no sense:\n\n"
         "  `dtype` (='int9') must be one of 'int2', 'int3', 'int4', 'int8', 'int16', 'int32', 'uint2', 'uint4', "
-        "'uint8', 'uint16', 'bfloat16', 'float16', 'fp8_e4m3', 'fp8_e5m2', 'fp6_e3m2', 'fp6_e2m3', 'fp4', 'mx', "
-        "'mx6', 'mx9', 'bfp16'. Did you mean `int8`?\n"
+        "'uint8', 'uint16', 'uint32', 'bfloat16', 'float16', 'fp8_e4m3', 'fp8_e5m2', 'fp8_e5m3', 'fp6_e3m2', "
+        "'fp6_e2m3', 'fp4', 'mx', 'mx6', 'mx9', 'bfp16'. Did you mean `int8`?\n"
         "  `round_method` (=99) must be one of 'round', 'floor', 'half_even'.\n"
         "  `observer` (='minmax') must be one of 'min_max', 'percentile', 'mse', 'hqo'. Did you mean `min_max`?\n"
         "  `symmetric` (=1) must be True or False\n"
@@ -140,13 +140,18 @@ def test_wrong_fields():
             ],
         ),
         (
-            lambda: TensorSpec("uint8", "per_channel", symmetric=False, device="IPU"),
+            lambda: TensorSpec("uint8", "per_channel", "float", symmetric=False, device="IPU"),
             [
                 "`dtype` (='uint8') is refused by IPU, which takes 'int8'",
                 "`qscheme` (='per_channel') is refused by IPU, which takes 'per_tensor'",
                 "`scale_type` (='float') is refused by IPU, which takes 'pof2'",
                 "`symmetric` (=False) is refused by IPU, which takes True",
             ],
+        ),
+        (lambda: TensorSpec("mx", device="IPU"), ["`dtype` (='mx') is refused by IPU, which takes 'int8'"]),
+        (
+            lambda: TensorSpec("fp8_e5m3", "per_group", "float8_e8m0fnu", group_size=32),
+            ["`scale_type` (='float8_e8m0fnu') of groups is OCP MX, which has no fp8_e5m3: choose 'pof2'"],
         ),
     ],
 )
@@ -182,6 +187,11 @@ def test_fields_that_do_not_fit(make, faults):
                 "number of scales"
             ],
         ),
+        (
+            TensorSpec("fp8_e5m3"),
+            "weight",
+            ["`dtype` (='fp8_e5m3') takes all negative weights to zero: choose 'fp8_e4m3' or 'fp8_e5m2'"],
+        ),
         (TensorSpec("int8"), "bias", ["`role` (='bias') must be 'weight' or 'activation'"]),
     ],
 )
@@ -211,6 +221,15 @@ def test_device():
     spec = TensorSpec("int8", scale_type="pof2", device="IPU")
     assert injectors.Int8WeightPerTensorPoT is spec.recipe("weight")
     assert TensorSpec("int8", scale_type="pof2").recipe("activation") is spec.recipe("activation")
+
+
+def test_a_device_decides_what_is_left_open():
+    """What a specification leaves open is what the device takes; it is stated afterwards, and compares."""
+    spec = TensorSpec("int8", device="IPU")
+    stated = TensorSpec("int8", "per_tensor", "pof2", symmetric=True, device="IPU")
+    assert (stated, "TensorSpec('int8', scale_type='pof2', device='IPU')") == (spec, repr(spec))
+    assert spec == TensorSpec.from_json('{"version": 1, "dtype": "int8", "device": "IPU"}')
+    assert [ScaleType.float] * 2 == [TensorSpec(dtype).scale_type for dtype in ("int8", "mx")]
 
 
 def valid():

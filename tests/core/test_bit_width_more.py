@@ -155,12 +155,57 @@ def test_an_override_misses_nothing():
     assert 4.0 == module().item()
 
 
-@pytest.mark.parametrize(("bits", "learned"), [(7, 7.0), (2, 3.0)])
-def test_learning_goes_on_from_bits_that_were_set(bits, learned):
-    """A checkpoint of a mutable bit width loads as the start of a learned one, of at least the fewest bits."""
+@pytest.mark.parametrize("bits", [3, 7])
+def test_learning_goes_on_from_bits_that_were_set(bits):
+    """A checkpoint of a mutable bit width loads as the start of a learned one."""
     module = BitWidthParameter(4, min_bit_width=3)
     module.load_state_dict(BitWidthMutable(bits).state_dict(), strict=True)
-    assert learned == module().item()
+    assert bits == module().item()
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.4, 0.5, 1.5, 2.5, 2.6, -3.2, 40.0])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (5, 2), (4, 4)])
+def test_bits_of_a_checkpoint_with_another_minimum(before, after, offset):
+    """A checkpoint has its number of bits, whatever the minimum is; below a minimum it is refused."""
+    module, loaded = BitWidthParameter(8, before), BitWidthParameter(6, after, signed=False)
+    with torch.no_grad():
+        module.offset.fill_(offset)
+    if module() < after:
+        with pytest.raises(ArgumentError):
+            loaded.load_state_dict(module.state_dict(), strict=True)
+    else:
+        loaded.load_state_dict(module.state_dict(), strict=True)
+        assert (module().item(), float(after)) == (loaded().item(), loaded.state_dict()["least"].item())
+
+
+def test_what_was_learned_goes_round_exactly():
+    """With the same minimum the offset is loaded as it is, fraction and sign."""
+    module, loaded = BitWidthParameter(8), BitWidthParameter(4)
+    with torch.no_grad():
+        module.offset.fill_(-3.3)
+    loaded.load_state_dict(module.state_dict())
+    assert module.offset.item() == loaded.offset.item()
+
+
+@pytest.mark.parametrize("checkpoint", [BitWidthParameter(4), BitWidthMutable(4)])
+def test_too_few_bits_of_a_checkpoint_are_refused(checkpoint):
+    """A checkpoint with fewer bits than the minimum is refused, and with the override keeps what is declared."""
+    with pytest.raises(ArgumentError) as error:
+        BitWidthParameter(6, min_bit_width=5).load_state_dict(checkpoint.state_dict())
+    module = BitWidthParameter(6, min_bit_width=5, override_pretrained_bit_width=True)
+    module.load_state_dict(checkpoint.state_dict())
+    assert (
+        "the checkpoint's bit width (=4) must not be below `min_bit_width` (=5): declare a lower minimum, or "
+        "`override_pretrained_bit_width` to keep the bit width that is declared",
+        6.0,
+    ) == (str(error.value), module().item())
+
+
+def test_a_checkpoint_without_a_minimum():
+    """Where a checkpoint does not say what the minimum was it is taken to be the same."""
+    module = BitWidthParameter(4)
+    module.load_state_dict({"offset": torch.tensor(5.0)}, strict=True)
+    assert 7.0 == module().item()
 
 
 def _pair():

@@ -16,6 +16,7 @@ from brevq.core.formats.catalogue import (
     BFP16,
     BLOCK_FORMATS,
     E8M0,
+    FLOAT16,
     FP4_E2M1,
     FP8_E4M3,
     FP8_E5M2,
@@ -30,7 +31,7 @@ from brevq.core.function_wrapper import PerBlock, PerGroup
 from brevq.core.quant import FloatQuant
 from brevq.core.scaling import BlockScaling
 from brevq.core.stats import AbsMax, AbsPercentile
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.quant_tensor import QuantTensor
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -233,6 +234,54 @@ def test_codes_of_nan():
     assert "fp4_e2m1 has no code for NaN" == str(error.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "format_",
+    [*BLOCK_FORMATS.values(), *(BLOCK_FORMATS[name].with_rule(rule) for name in ELEMENTS for rule in RULES[1:])],
+    ids=str,
+)
+def test_finite_stays_finite(format_, dtype):
+    """The largest numbers of a dtype saturate: they stay finite, and within a step of where they were."""
+    last = torch.finfo(dtype).max
+    y = format_.cast(torch.tensor([last, -last, 1.0], dtype=dtype))
+    codes = format_.encode(torch.tensor([last, -last, 1.0], dtype=dtype))
+    assert y.isfinite().all()
+    assert torch.equal(format_.decode(*codes).clamp(-last, last).to(dtype), y)
+    # Scales end at 2 ** 127, and elements at 57344 or before, both far below the largest float64.
+    assert dtype == torch.float64 or y[0].item() > 0.75 * last
+
+
+def test_largest_numbers_of_int8_blocks():
+    """The code of -2 at the largest scale is -2 ** 128, which is no float32: the cast gives its smallest number."""
+    assert [-torch.finfo(torch.float32).max] == MXINT8.cast(torch.tensor([-3.4e38])).tolist()
+    assert [-(2.0**128)] == MXINT8.decode(*MXINT8.encode(torch.tensor([-3.4e38]))).tolist()
+
+
+def test_scales_without_saturation():
+    """Scales beyond the largest of a format that has infinities are its largest all the same."""
+    format_ = BlockFormat("x", FP4_E2M1, FLOAT16, 2, rule="nearest")
+    assert [6 * 65504.0] == format_.cast(torch.tensor([1e9])).tolist()
+
+
+def test_tensor_scales_have_a_floor():
+    """Tensors below 2 ** -100 have the tensor scale of that: NVFP4 keeps 2 ** -122 and loses 2 ** -123."""
+    assert [0.0, 0.0] == NVFP4.cast(torch.tensor([1e-38, 5e-39])).tolist()
+    assert [True, False] == [bool(NVFP4.cast(torch.tensor([2.0**e])).item()) for e in (-122, -123)]
+    assert np.float32(2.0**-100 / 2688) == NVFP4.encode(torch.tensor([2.0**-110])).tensor_scale.item()
+
+
+@pytest.mark.parametrize("format_", BLOCK_FORMATS.values(), ids=str)
+def test_values(format_):
+    """The values are what all codes of an element stand for at scale 1, at each micro-exponent, sorted, each once."""
+    codes = torch.arange(2**format_.element.bits)
+    one = format_.scale.encode(torch.ones(len(codes), 1))
+    levels = [None] if format_.micro is None else [torch.full((len(codes), 1), code) for code in (0, 1)]
+    tensor_scale = torch.ones(()) if format_.tensor_scale else None
+    numbers = [format_.decode(one, codes[:, None], micro, tensor_scale).flatten().tolist() for micro in levels]
+    expected = sorted({number for level in numbers for number in level if math.isfinite(number)})
+    assert (expected, torch.float64) == (format_.values().tolist(), format_.values().dtype)
+
+
 def test_exponents_are_limited():
     """Scales end at the first and the last power of two that E8M0 has; small blocks then lose bits."""
     tiny, huge = torch.full((1, 32), 2.0**-130), torch.full((1, 32), 3.4e38)
@@ -414,6 +463,18 @@ ERRORS = [
         "codes of bfp16 are decoded without `micro`",
     ),
     (lambda: MXFP4.decode(torch.tensor([256]), torch.tensor([1])), "codes of e8m0 are integers from 0 to 255"),
+    (
+        lambda: MXFP4.cast(torch.tensor(1.0)),
+        "blocks of mxfp4 lie along the last axis, and a tensor of shape () has no axes",
+    ),
+    (
+        lambda: NVFP4.encode(torch.tensor(1.0)),
+        "blocks of nvfp4 lie along the last axis, and a tensor of shape () has no axes",
+    ),
+    (
+        lambda: MX9.decode(torch.tensor(1), torch.tensor(1), torch.tensor(1)),
+        "blocks of mx9 lie along the last axis, and a tensor of shape () has no axes",
+    ),
 ]
 
 
@@ -421,5 +482,32 @@ ERRORS = [
 def test_errors(call, text):
     """What is wrong is refused with argument, value and rule."""
     with pytest.raises(ArgumentError) as error:
+        call()
+    assert text == str(error.value)
+
+
+TYPE_ERRORS = [
+    (
+        lambda: BlockFormat("x", "fp4", E8M0, 32),
+        "`element` (='fp4') must be a number format, such as FP4_E2M1 or IntFormat(8), not str",
+    ),
+    (lambda: BlockFormat("x", FP4_E2M1, 127, 32), "`scale` (=127) must be a FloatFormat, such as E8M0, not int"),
+    (
+        lambda: BlockFormat("x", FP4_E2M1, E8M0, 32, micro="e1m0"),
+        "`micro` (='e1m0') must be a FloatFormat, such as E8M0, not str",
+    ),
+    (
+        lambda: BlockFormat("x", FP4_E2M1, E8M0, 32, tensor_scale="no"),
+        "`tensor_scale` (='no') must be True or False, not str",
+    ),
+    (lambda: BlockFormat(4, FP4_E2M1, E8M0, 32), "`name` (=4) must be a text, not int"),
+    (lambda: MXFP4.cast(torch.tensor([1])), "mxfp4 takes floating-point tensors, not torch.int64"),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), TYPE_ERRORS, ids=[text[:40] for _, text in TYPE_ERRORS])
+def test_arguments_of_another_kind(call, text):
+    """An argument of another kind is a type error, with argument, value and rule."""
+    with pytest.raises(ArgumentTypeError) as error:
         call()
     assert text == str(error.value)

@@ -3,8 +3,12 @@
 import math
 
 import pytest
+import torch
 
-from brevq.core.checks import at_least_one, between, count, positive, whole_bits
+from brevq.core.checks import at_least_one, between, called, count, positive, restriction, statistic, whole_bits
+from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
+from brevq.core.restrict_val import FloatRestrictValue
+from brevq.core.stats import AbsMax
 from brevq.errors import ArgumentError, ArgumentTypeError
 
 PASSES = [
@@ -71,6 +75,75 @@ def test_what_is_refused_hears_the_rule(check, arguments, kind, message):
     """A bad value is refused with its name, itself and the rule."""
     with pytest.raises(kind) as error:
         check(*arguments)
+    assert message == str(error.value)
+
+
+class Optional(torch.nn.Module):
+    """A component that takes one argument or two."""
+
+    def forward(self, x, y=None):
+        """The first."""
+        return x
+
+
+COMPONENTS = [
+    (called, (RoundSte(), "x")),
+    (called, (TensorClamp(), "x", "low", "high")),
+    (called, (Optional(), "x")),
+    (called, (Optional(), "x", "y")),
+    (called, (lambda x: x, "x")),
+    (called, (torch.round, "x")),
+    (called, (None, "x")),
+    (statistic, (AbsMax(),)),
+    (restriction, (FloatRestrictValue(),)),
+]
+
+
+@pytest.mark.parametrize(("check", "arguments"), COMPONENTS)
+def test_components_that_fit(check, arguments):
+    """A component whose signature takes what it is called with comes back; so does one that does not tell."""
+    assert arguments[0] is check("part", *arguments)
+
+
+OUT = "hand in a component that takes ({}), or hand this one to a component that calls it with ({})"
+NO_COMPONENT = "must be a component, which can be called: make an instance"
+MISFITS = [
+    (
+        called,
+        (RoundSte(), "x", "low"),
+        "`p` (=RoundSte()) is called with (x, low), and takes (x): " + OUT.format("x, low", "x"),
+    ),
+    (
+        called,
+        (TensorClamp(),),
+        "`p` (=TensorClamp()) is called with (), and takes (x, min_val, max_val): "
+        + OUT.format("", "x, min_val, max_val"),
+    ),
+    (
+        called,
+        (Optional(), "a", "b", "c"),
+        "`p` (=Optional()) is called with (a, b, c), and takes (x, y): " + OUT.format("a, b, c", "x, y"),
+    ),
+    (called, (3, "x"), f"`p` (=3) {NO_COMPONENT}"),
+    (called, (Optional, "x"), f"`p` (={Optional!r}) {NO_COMPONENT}"),
+    (
+        statistic,
+        (Identity(),),
+        "`p` (=Identity()) has no `granularity_impl`, which a statistic has: hand in one, such as `AbsMax`",
+    ),
+    (
+        restriction,
+        (RoundSte(),),
+        "`p` (=RoundSte()) has no `encode`, which a restriction has: hand in one, such as `FloatRestrictValue`",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "arguments", "message"), MISFITS)
+def test_components_that_do_not_fit(check, arguments, message):
+    """A component that takes something else is refused with what it takes, what it would be given, and a way out."""
+    with pytest.raises(ArgumentTypeError) as error:
+        check("p", *arguments)
     assert message == str(error.value)
 
 

@@ -276,6 +276,51 @@ def test_format_is_a_value(format_):
     assert getattr(format_, "name", "int8") == str(format_)
 
 
+@pytest.mark.parametrize("special", ["none", "last", "ieee"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_formats_without_zero(special, signed):
+    """What is nearer to zero than any number becomes the smallest, of its own sign; codes decode to the cast."""
+    format_ = FloatFormat("x", 2, 1, has_zero=False, special=special, signed=signed)
+    x = torch.tensor([0.0, -0.0, 0.1, 0.3, -0.1, -1e-30, 0.5, -0.5, 0.6, 0.63, -1.1, 1e9])
+    last = format_.max
+    expected = [0.5, -0.5, 0.5, 0.5, -0.5, -0.5, 0.5, -0.5, 0.5, 0.75, -1.0, last]
+    expected = expected if signed else [max(number, 0.5) for number in expected]
+    assert (expected, expected) == (format_.cast(x).tolist(), cast_ste(format_, x).tolist())
+    assert expected == format_.decode(format_.encode(x)).tolist()
+    assert set(expected) <= set(format_.values().tolist())
+    assert 0.5 == format_.smallest
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "format_", [IntFormat(32), IntFormat(32, signed=False), IntFormat(16), IntFormat(12, narrow=True)], ids=str
+)
+def test_integers_beyond_the_precision_of_a_dtype(format_, dtype):
+    """What saturates is within the range, and the last number of its dtype there."""
+    x = torch.tensor([math.inf, -math.inf], dtype=dtype)
+    for actual in (format_.cast(x), format_.settle(x)):
+        high, low = actual.double().tolist()
+        further = torch.nextafter(actual, x).double().tolist()
+        assert (dtype, True, True) == (actual.dtype, high <= format_.max, low >= format_.min)
+        assert further[0] > format_.max
+        assert further[1] < format_.min or not format_.signed
+
+
+def test_int32_of_float32():
+    """The largest int32 is no float32; what saturates is the float32 below."""
+    assert 2**31 - 128 == IntFormat(32).cast(torch.tensor([2147483647.0])).item()
+    assert 2**31 - 1 == IntFormat(32).cast(torch.tensor([2147483647.0], dtype=torch.float64)).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_saturating_beyond_a_dtype(dtype):
+    """A format that saturates makes no infinity of a finite number, where it reaches beyond the dtype."""
+    last = torch.finfo(dtype).max
+    format_ = FloatFormat("x", 9, 1)
+    assert [last, -last] == format_.cast(torch.tensor([last, -last], dtype=dtype)).tolist()
+    assert [torch.finfo(torch.float32).max] == cast_ste(format_, torch.tensor([3.4e38])).tolist()
+
+
 ERRORS = [
     (lambda: FloatFormat("x", 0, 3), "`exponent_bits` (=0) must be a whole number of bits from 1 to 10"),
     (lambda: FloatFormat("x", 4, 11), "`mantissa_bits` (=11) must be a whole number of bits from 0 to 10"),
@@ -302,6 +347,31 @@ ERRORS = [
     (lambda: FP8_E4M3.decode(torch.tensor([256])), "codes of fp8_e4m3 are integers from 0 to 255"),
     (lambda: IntFormat(4).decode(torch.tensor([-1])), "codes of int4 are integers from 0 to 15"),
     (lambda: E8M0.decode(torch.tensor([1.0])), "codes of e8m0 are integers from 0 to 255"),
+    (
+        lambda: IntFormat(8, narrow=True).decode(torch.tensor([1, 128])),
+        "codes of int8_narrow are integers from 0 to 255 without 128, which the narrow range gives up",
+    ),
+    (
+        lambda: IntFormat(8, signed=False, narrow=True).decode(torch.tensor([255])),
+        "codes of uint8_narrow are integers from 0 to 255 without 255, which the narrow range gives up",
+    ),
+    (
+        lambda: FloatFormat("x", 2, 1, special="negative_zero", signed=False),
+        "`special` (='negative_zero') puts NaN in the place of minus zero, which a format with `signed` (=False) and "
+        "`has_zero` (=True) does not have",
+    ),
+    (
+        lambda: FloatFormat("x", 2, 1, special="negative_zero", has_zero=False),
+        "`special` (='negative_zero') puts NaN in the place of minus zero, which a format with `signed` (=True) and "
+        "`has_zero` (=False) does not have",
+    ),
+    (
+        lambda: FloatFormat("x", 1, 0, special="last"),
+        "`special` (='last') leaves no number above zero with `exponent_bits` (=1) and `mantissa_bits` (=0): "
+        "choose more bits, or 'none'",
+    ),
+    (lambda: FloatFormat("x", "4", 1), "`exponent_bits` (='4') must be a whole number of bits from 1 to 10"),
+    (lambda: FloatFormat("x", "4", 1, bias=3), "`exponent_bits` (='4') must be a whole number of bits from 1 to 10"),
 ]
 
 
@@ -313,11 +383,23 @@ def test_errors(call, text):
     assert text == str(error.value)
 
 
-def test_bits_that_are_no_number():
-    """A number of bits that is no number is a type error."""
+TYPE_ERRORS = [
+    (lambda: IntFormat("4"), "`bits` (='4') must be a whole number of signed bits from 2 to 32, not str"),
+    (lambda: IntFormat(8, signed="no"), "`signed` (='no') must be True or False, not str"),
+    (lambda: IntFormat(8, narrow=1), "`narrow` (=1) must be True or False, not int"),
+    (lambda: FloatFormat("x", 2, 1, signed="no"), "`signed` (='no') must be True or False, not str"),
+    (lambda: FloatFormat("x", 2, 1, saturating=None), "`saturating` (=None) must be True or False, not NoneType"),
+    (lambda: FloatFormat("x", 2, 1, has_zero=0), "`has_zero` (=0) must be True or False, not int"),
+    (lambda: FloatFormat(None, 2, 1), "`name` (=None) must be a text, not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), TYPE_ERRORS, ids=[text[:40] for _, text in TYPE_ERRORS])
+def test_arguments_of_another_kind(call, text):
+    """An argument of another kind is a type error, with argument, value and rule."""
     with pytest.raises(ArgumentTypeError) as error:
-        IntFormat("4")
-    assert "`bits` (='4') must be a whole number of signed bits from 2 to 32, not str" == str(error.value)
+        call()
+    assert text == str(error.value)
 
 
 def test_infinity_without_a_code():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from brevq.core import function_wrapper as wrapper
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -109,15 +109,22 @@ def test_shape_of_the_scale(shape, axis):
     assert tuple(expected) == wrapper.PerChannel(shape, axis).scale_shape
 
 
-@pytest.mark.parametrize(("shape", "axis", "last"), [((4, 3), 2, 1), ((4, 3), -3, 1), ((), 0, -1)])
-def test_axis_must_exist(shape, axis, last):
+@pytest.mark.parametrize(
+    ("shape", "axis", "axes"), [((4, 3), 2, "axes -2 to 1"), ((4, 3), -3, "axes -2 to 1"), ((), 0, "no axes")]
+)
+def test_axis_must_exist(shape, axis, axes):
     """An axis that the tensor has not is refused, with those that it has."""
     with pytest.raises(ArgumentError) as error:
         wrapper.PerChannel(shape, axis)
-    expected = (
-        f"`channel_axis` (={axis}) is not an axis of a tensor of shape {shape}, which has axes {-len(shape)} to {last}"
-    )
-    assert expected == str(error.value)
+    assert f"`channel_axis` (={axis}) is not an axis of a tensor of shape {shape}, which has {axes}" == str(error.value)
+
+
+@pytest.mark.parametrize(("axis", "kind"), [(1.0, "float"), (None, "NoneType"), ("0", "str"), (True, "bool")])
+def test_axis_must_be_an_integer(axis, kind):
+    """What is no integer is no axis, even if Python would count it as one."""
+    with pytest.raises(ArgumentTypeError) as error:
+        wrapper.PerChannel((4, 4), axis)
+    assert f"`channel_axis` (={axis!r}) must be the number of an axis, not {kind}" == str(error.value)
 
 
 def test_granularity_is_printed():

@@ -10,7 +10,7 @@ from torch import nn
 from brevq.core.function_wrapper import PerBlock, PerGroup, PerToken
 from brevq.core.scaling import ParameterScaling
 from brevq.core.stats import AbsMax
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
 
 SHAPES = [(8,), (6, 8), (5, 6, 8), (2, 8, 3, 4)]
 LAYOUTS = [(shape, axis) for shape in SHAPES for axis in range(-len(shape), len(shape))]
@@ -120,6 +120,19 @@ ERRORS = {
         lambda: PerToken(3).rows(torch.ones(2, 4)),
         "`feature_axis` (=3) is not an axis of a tensor of shape (2, 4), which has axes -2 to 1",
     ),
+    "axis of a number": (
+        lambda: PerGroup(2).split(torch.tensor(1.0)),
+        "`group_axis` (=-1) is not an axis of a tensor of shape (), which has no axes",
+    ),
+    "token of a number": (
+        lambda: PerToken().rows(torch.tensor(1.0)),
+        "`feature_axis` (=-1) is not an axis of a tensor of shape (), which has no axes",
+    ),
+    "size is True": (lambda: PerGroup(True), "`group_size` (=True) must be a whole number of values, 1 or more"),
+    "block size is no integer": (
+        lambda: PerBlock((2, "3")),
+        "`block_shape` (='3') must be a whole number of values, 1 or more",
+    ),
     "ragged block": (
         lambda: PerBlock((2, 3), tensor_shape=(2, 4)),
         "`block_shape` (=3) does not divide axis 1 of a tensor of shape (2, 4), which has 4 values. "
@@ -164,5 +177,34 @@ def test_errors(case):
     """What is wrong is refused with argument, value and rule."""
     call, text = ERRORS[case]
     with pytest.raises(ArgumentError) as error:
+        call()
+    assert text == str(error.value)
+
+
+TYPE_ERRORS = {
+    "group axis is a fraction": (
+        lambda: PerGroup(2, 1.5),
+        "`group_axis` (=1.5) must be the number of an axis, not float",
+    ),
+    "group axis is True": (lambda: PerGroup(2, True), "`group_axis` (=True) must be the number of an axis, not bool"),
+    "feature axis is a text": (lambda: PerToken("a"), "`feature_axis` (='a') must be the number of an axis, not str"),
+    "pad is a text": (lambda: PerGroup(2, pad="no"), "`pad` (='no') must be True or False, not str"),
+    "pad of blocks is a number": (lambda: PerBlock(pad=1), "`pad` (=1) must be True or False, not int"),
+    "block is a number": (
+        lambda: PerBlock(2),
+        "`block_shape` (=2) must be two numbers of values, rows and columns",
+    ),
+    "block has one number": (
+        lambda: PerBlock((2,)),
+        "`block_shape` (=(2,)) must be two numbers of values, rows and columns",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TYPE_ERRORS)
+def test_arguments_of_another_kind(case):
+    """An argument of another kind is a type error, with argument, value and rule."""
+    call, text = TYPE_ERRORS[case]
+    with pytest.raises(ArgumentTypeError) as error:
         call()
     assert text == str(error.value)

@@ -8,8 +8,12 @@ import sys
 import pytest
 import torch
 
+from brevq.core.bit_width import BitWidthConst
 from brevq.core.quant import IntQuant, RescalingIntQuant
 from brevq.core.quant.jit import compile_if_asked
+from brevq.core.scaling import IntScaling, StatsScaling
+from brevq.core.stats import AbsMax
+from brevq.core.zero_point import ZeroZeroPoint
 from brevq.errors import ArgumentError
 
 # Loading torch's compiler defines script methods of its own, which torch deprecates.
@@ -78,5 +82,5 @@ def test_every_core_quantizer_asks(monkeypatch):
     """A complete quantizer and the grid inside it are each compiled when they are asked to be."""
     monkeypatch.setenv("BREVQ_JIT", "1")
     grid = IntQuant(True, True)
-    whole = RescalingIntQuant(grid, *[torch.nn.Identity()] * 4)
+    whole = RescalingIntQuant(grid, StatsScaling(AbsMax()), IntScaling(True, True), ZeroZeroPoint(), BitWidthConst(4))
     assert [True, True] == [module._compiled_call_impl is not None for module in (grid, whole)]

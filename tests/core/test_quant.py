@@ -10,13 +10,16 @@ import torch
 from torch import nn
 
 from brevq.core import quant
-from brevq.core.bit_width import BitWidthConst, BitWidthParameter
+from brevq.core.bit_width import BitWidthConst, BitWidthFromInput, BitWidthParameter
+from brevq.core.formats.catalogue import FP8_E4M3
 from brevq.core.function_wrapper import FloorSte, Identity, PerChannel, RoundSte, TensorClamp, TensorClampSte
 from brevq.core.restrict_val import FloatRestrictValue
 from brevq.core.scaling import ConstScaling, IntScaling, ParameterScaling, StatsScaling, TruncMsbScaling
 from brevq.core.stats import AbsMax, AbsMinMax, NegativeMinOrZero
 from brevq.core.zero_point import ParameterZeroPoint, StatsZeroPoint, ZeroZeroPoint
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError, RecipeError
+from brevq.inject import check
+from injectors import Int8WeightPerTensor
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -677,3 +680,79 @@ def test_nearest_codes_do_not_depend_on_the_rounding(kind):
     codes = grid.nearest_int(torch.tensor(0.1), torch.tensor(0.0), torch.tensor(4.0), x)
     codes.sum().backward()
     assert ([[3.0, -7.0], [0.0, 2.0]], [[10.0, 0.0], [10.0, 10.0]]) == (codes.tolist(), x.grad.tolist())
+
+
+class Misfit(nn.Module):
+    """A component that takes more than any quantizer passes."""
+
+    def forward(self, a, b, c, d, e, f, g):
+        """Its first argument."""
+        return a
+
+
+PASSED = {  # what each component is called with, where not all quantizers call it alike
+    ("DecoupledRescalingIntQuantWithInput", "pre_scaling_impl"): "x, input_bit_width, input_is_signed",
+    ("PrescaledRestrictIntQuantWithInputBitWidth", "bit_width_impl"): "input_bit_width",
+}
+USUALLY = {
+    "int_quant": "scale, zero_point, bit_width, x",
+    "decoupled_int_quant": "pre_scale, pre_zero_point, scale, zero_point, bit_width, x",
+    "scaling_impl": "x",
+    "pre_scaling_impl": "x",
+    "int_scaling_impl": "bit_width",
+    "float_scaling_impl": "",
+    "zero_point_impl": "x, scale, bit_width",
+    "pre_zero_point_impl": "x, pre_scale, bit_width",
+    "bit_width_impl": "",
+    "input_view_impl": "x",
+    "float_to_int_impl": "x",
+    "tensor_clamp_impl": "x, min_val, max_val",
+    "trunc_scaling_impl": "codes, input_bit_width, bit_width, signed",
+}
+OTHERS = {"narrow_range": True, "signed": True, "quant_delay_steps": 0, "threshold": 0.5, "float_format": FP8_E4M3}
+COMPONENTS = [
+    (kind, name)
+    for kind in quant.__all__
+    if kind != "DelayWrapper"
+    for name in inspect.signature(getattr(quant, kind)).parameters
+    if name not in OTHERS
+]
+
+
+def _takes(names):
+    """A component that takes as many arguments as there are names."""
+    source = f"lambda self, {names}: None"
+    return type("Fits", (nn.Module,), {"forward": eval(source)})()
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
+def test_components_that_do_not_fit_are_refused(kind, name):
+    """A quantizer refuses each component that takes something else than it would pass, by name, when it is made."""
+    create = getattr(quant, kind)
+    passed = {part: PASSED.get((kind, part), USUALLY.get(part)) for part in inspect.signature(create).parameters}
+    arguments = {part: OTHERS[part] if part in OTHERS else _takes(names) for part, names in passed.items()}
+    create(**arguments)
+    with pytest.raises(ArgumentTypeError) as error:
+        create(**arguments | {name: Misfit()})
+    expected = f"`{name}` (=Misfit()) is called with ({passed[name]}), and takes (a, b, c, d, e, f, g): "
+    assert str(error.value).startswith(expected)
+
+
+def test_a_recipe_with_a_component_that_does_not_fit():
+    """A recipe whose bit width comes from an input that its quantizer is not told has a fault, without any layer."""
+    with pytest.raises(RecipeError) as error:
+        check(Int8WeightPerTensor.let(bit_width_impl=BitWidthFromInput))
+    assert (
+        "Can not build Int8WeightPerTensor.let(bit_width_impl=BitWidthFromInput).\n\n"
+        "RescalingIntQuant raised ArgumentTypeError: `bit_width_impl` (=BitWidthFromInput()) is called with (), and "
+        "takes (input_bit_width): hand in a component that takes (), or hand this one to a component that calls it "
+        "with (input_bit_width)\n\n"
+        "  tensor_quant: RescalingIntQuant"
+    ) == str(error.value)
+
+
+@pytest.mark.parametrize("name", ["scaling_stats_impl", "tensor_clamp_impl", "restrict_scaling_impl"])
+def test_a_component_of_another_kind_is_a_fault(name):
+    """A rounding in the place of a statistic, a clamp or a restriction is a fault of the recipe."""
+    with pytest.raises(RecipeError, match=rf"raised ArgumentTypeError: `{name}` \(=RoundSte\(\)\)"):
+        check(Int8WeightPerTensor.let(**{name: RoundSte}))

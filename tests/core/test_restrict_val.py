@@ -68,6 +68,25 @@ def test_powers_of_two_are_kept(exponent):
     assert 2.0**exponent == _there_and_back(PowerOfTwoRestrictValue(), value).item()
 
 
+@pytest.mark.parametrize("case", ["log", "power of two", "power of two round", "power of two down"])
+@pytest.mark.parametrize("value", [2.0**127, 3e38, torch.finfo(torch.float32).max])
+def test_the_largest_ranges_stay_finite(case, value):
+    """A range up to the largest float32 stays finite: a power of two ends at 2 ** 127."""
+    actual = _there_and_back(CASES[case][0](), torch.tensor(value)).item()
+    # The logarithm, at most 128, is rounded to 24 bits.
+    assert pytest.approx(value if case == "log" else 2.0**127, rel=2**-17 if case == "log" else 0) == actual
+
+
+@pytest.mark.parametrize("case", ["log", "power of two"])
+def test_gradient_passes_the_largest_range(case):
+    """What was learned beyond the largest float32 can be learned back."""
+    stored = torch.tensor(200.0, requires_grad=True)
+    result = CASES[case][0]()(stored)
+    (result * 2.0**-100).backward()
+    assert result.isfinite()
+    assert pytest.approx(math.log(2) * result.item() * 2.0**-100, rel=2**-22) == stored.grad.item()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_zero_becomes_positive(case):
     """A range of zero becomes the floor, a positive number."""

@@ -9,7 +9,7 @@ import torch
 from brevq.core.bit_width import BitWidthConst
 from brevq.core.function_wrapper import PerChannel, PerGroup, PerTensor
 from brevq.core.scaling import IntScaling
-from brevq.core.stats import AbsPercentile, Entropy, HistogramPercentile, KLDivergence
+from brevq.core.stats import AbsHistogram, AbsPercentile, Entropy, HistogramPercentile, KLDivergence
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.nn import QuantLinear
 from injectors import Int4WeightPerChannel
@@ -135,13 +135,21 @@ def test_travels(case, travel, outcome):
     assert outcome(module, x) == outcome(travel(create, module), x)
 
 
+@pytest.mark.parametrize("bins", [BINS, 2048])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("case", CASES)
-def test_half_precision_is_counted_in_float32(case, dtype):
-    """For numbers of half precision float32 finds what float64 finds."""
+def test_half_precision_is_counted_in_float32(case, dtype, bins):
+    """Of numbers of half precision the range is what float32 finds for them, in float32."""
     x, stats = torch.tensor(_values()).to(dtype), CASES[case][0]()
-    # The same number of bins; the fraction and its product are rounded to float32.
-    assert pytest.approx(stats(x.double()).item(), rel=2**-22) == stats(x.float()).item()
+    stats.histogram_bins = bins
+    assert (stats(x.float()).item(), torch.float32) == (stats(x).item(), stats(x).dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_many_values_of_half_precision_are_counted(dtype):
+    """A histogram of half precision counts values one by one, more than half precision has numbers for."""
+    histogram = AbsHistogram(histogram_bins=4)(torch.tensor([0.5, 1.5, 3.5]).repeat(1001).to(dtype))
+    assert [1001.0, 1001.0, 0.0, 1001.0, 4.0] == histogram.tolist()
 
 
 @pytest.mark.parametrize("q", [0.001, 1.0, 37.0, 50.0, 99.0, 99.999, 100.0])

@@ -25,7 +25,7 @@ def _mean_sigma(row, sigma):
     magnitude = [abs(v) for v in row]
     mean = sum(magnitude) / len(magnitude)
     variance = sum((v - mean) ** 2 for v in magnitude) / max(1, len(magnitude) - 1)
-    return mean + sigma * math.sqrt(variance + 1e-8)
+    return mean + sigma * math.sqrt(variance)
 
 
 # Constructor, given a granularity, and the statistic of one row.
@@ -153,12 +153,35 @@ def test_sigma_is_learned():
     x = torch.tensor(_values(np.float64))
     stats = MeanLearnedSigmaStd(PerChannel(SHAPE, 0), sigma=2.0).double()
     stats(x).sum().backward()
-    expected = [math.sqrt(row.abs().var().item() + 1e-8) for row in x]
+    expected = [math.sqrt(row.abs().var().item()) for row in x]
     assert ([2.0] * 4, (4, 1, 1), pytest.approx(expected, rel=1e-14)) == (  # a root and a few sums in float64
         stats.sigma.flatten().tolist(),
         tuple(stats.sigma.shape),
         stats.sigma.grad.flatten().tolist(),
     )
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+@pytest.mark.parametrize("case", ["L2Norm", "MeanLearnedSigmaStd", "AbsMaxL2"])
+def test_squares_of_any_size(case, size):
+    """Values and gradients are right where float32 has no number for a square."""
+    x = torch.tensor(_values(np.float32) * np.float32(size), requires_grad=True)
+    exact = x.detach().double().requires_grad_()
+    stats = {**CASES, **ACROSS}[case][0](PerChannel(SHAPE, 0) if case in ACROSS else None)
+    results = [stats(values).sum() for values in (x, exact)]
+    sum(results).backward()
+    # Sums of n values differ by n units in the last place at most.
+    tolerance = 4 * x.numel() * 2**-23
+    assert pytest.approx(results[1].item(), rel=tolerance) == results[0].item()
+    assert pytest.approx(exact.grad.flatten().tolist(), rel=tolerance) == x.grad.flatten().tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_units_do_not_round(dtype):
+    """The Euclidean norm of ordinary numbers is that of torch, bit for bit."""
+    x = torch.tensor(_values(np.float64)).to(dtype).flatten(1)
+    expected = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    assert expected.tolist() == L2Norm(PerChannel(tuple(x.shape), 0))(x).tolist()
 
 
 def test_signed_maximum_takes_the_first_of_equal_magnitudes():

@@ -189,6 +189,14 @@ def test_zeros_are_counted():
     )
 
 
+def test_percentiles_of_more_values_than_float32_counts():
+    """After 2 ** 24 zeros each of four more values counts."""
+    gathered = torch.tensor([2.0**24, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 8.0])
+    n = 2**24 + 4
+    ends = [RunningPercentile(100 * k / n, 8).read(gathered).item() for k in range(n - 4, n + 1)]
+    assert [1.0, 2.0, 3.0, 4.0, 5.0] == ends
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_stays_visible(bad):
     """A row that is infinite or NaN has a histogram and a percentile that are; other rows are as they are."""

@@ -169,11 +169,15 @@ def test_half_precision_is_searched_in_float32(case, dtype):
     assert pytest.approx(_create(case)(x.double()).item(), rel=40 * 192 * 2**-24) == _create(case)(x.float()).item()
 
 
+@pytest.mark.parametrize("factor", [4.0, 2.0**-90, 2.0**90])
 @pytest.mark.parametrize("case", CASES)
-def test_a_multiple_has_the_multiple(case):
-    """What is found for a tensor times four is four times what is found for the tensor."""
-    x, stats = torch.tensor(_values()), _create(case)
-    assert (4 * stats(x)).item() == stats(4 * x).item()  # a power of two, so nothing is rounded differently
+def test_a_multiple_has_the_multiple(case, factor):
+    """What is found for a power of two times a tensor is that times what is found for the tensor.
+
+    So it is where float32 has no number for the square of an error.
+    """
+    x, stats = torch.tensor(_values().astype(np.float32)), _create(case)
+    assert (factor * stats(x)).item() == stats(factor * x).item()
 
 
 @pytest.mark.parametrize("case", CASES)

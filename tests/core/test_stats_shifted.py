@@ -232,10 +232,13 @@ def test_corner_cases():
     assert torch.isfinite(bad.grad[[0, 3, 4, 5]]).all()
 
 
-@pytest.mark.parametrize("factor", [4.0, 0.25])
+@pytest.mark.parametrize("factor", [4.0, 0.25, 2.0**-90, 2.0**90])
 def test_a_multiple_has_the_multiple(factor):
-    """What is found for a power of two times a tensor is that times what is found for the tensor."""
-    x = torch.tensor(_values())
+    """What is found for a power of two times a tensor is that times what is found for the tensor.
+
+    So it is where float32 has no number for the square of an error.
+    """
+    x = torch.tensor(_values().astype(np.float32))
     assert [factor * end.item() for end in _search()(x)] == [end.item() for end in _search()(factor * x)]
 
 

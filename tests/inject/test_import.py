@@ -91,5 +91,17 @@ def test_public_names():
     """The package offers what recipes are written and seen with."""
     import brevq.inject  # noqa: PLC0415
 
-    expected = ["Injector", "build", "check", "diff", "explain", "supplied", "this", "value"]
+    expected = [
+        "Injector",
+        "build",
+        "check",
+        "diff",
+        "dump",
+        "explain",
+        "fingerprint",
+        "load",
+        "supplied",
+        "this",
+        "value",
+    ]
     assert expected == sorted(brevq.inject.__all__)

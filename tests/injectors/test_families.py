@@ -66,6 +66,35 @@ def test_shifted_weights_have_their_own_zero_points(name, size, highest):
     assert np.allclose(expected, dequantized(quantized_weight(getattr(injectors, name))), rtol=0, atol=1e-6)
 
 
+def test_scales_of_double_quantization_are_quantized():
+    """Around their mean, the ranges of 256 groups share a scale, and weights are quantized by what comes out."""
+    weight = RNG.normal(size=(80, 256)).astype(np.float32)
+    quant = quantized_weight(injectors.Int4WeightPerGroupDoubleQuant, weight)
+    ranges = np.abs(weight.reshape(-1, 64)).max(axis=1)
+    mean = ranges.mean(dtype=np.float64).astype(np.float32)
+    offsets = np.pad(ranges - mean, (0, 192)).reshape(2, 256)
+    second = np.abs(offsets).max(axis=1, keepdims=True) / np.float32(448)
+    codes = torch.from_numpy(offsets / second).to(torch.float8_e4m3fn).float().numpy()
+    scale = ((codes * second).reshape(-1)[:320] + mean).reshape(80, 4, 1) / np.float32(7)
+    expected = np.clip(np.rint(weight.reshape(80, 4, 64) / scale), -7, 7) * scale
+    assert np.array_equal(scale, quant.scale.detach().numpy())
+    assert np.array_equal(expected.reshape(weight.shape), dequantized(quant))
+    assert quant.is_valid
+
+
+def test_any_dynamic_recipe_quantizes_scales():
+    """The recipe of the scales is a name: 8-bit integers, of which 16 share a scale, or one in all."""
+    plain = quantized_weight(injectors.Int4WeightPerGroup.let(group_size=64)).scale.detach().numpy()
+    for recipe, size in (
+        (injectors.Int8ActPerGroupDynamic.let(group_size=8), 8),
+        (injectors.Int8ActPerTensorDynamic, 16),
+    ):
+        double = injectors.Int4WeightPerGroupDoubleQuant.let(scale_recipe=recipe, centered_scale=False)
+        rows = (plain * np.float32(7)).reshape(-1, size)
+        expected = symmetric(rows, -127, 127, 127).reshape(plain.shape) / np.float32(7)
+        assert np.allclose(expected, quantized_weight(double).scale.detach().numpy(), rtol=1e-6)
+
+
 def test_groups_lie_along_the_inputs_of_a_convolution():
     """In a convolution a group is 32 inputs of one output and one tap; what is missing counts as zeros."""
     layer = QuantConv2d(40, 2, 3, weight_quant=injectors.Int8WeightPerGroup)

@@ -10,16 +10,29 @@ from torch import nn
 
 import injectors
 from brevq.core.formats.catalogue import BLOCK_FORMATS, FORMATS, MXFP4
+from brevq.errors import ArgumentError
 from brevq.graph import calibrating
 from brevq.inject import check, explain
 from brevq.nn import QuantConv2d, QuantIdentity, QuantLinear
-from injectors import block, floating
+from injectors import block
 
+#: The recipes for number formats and block formats that are not learned, searched for, or declared by their widths.
 RECIPES = {
-    name: recipe
-    for module in (floating, block)
-    for name, recipe in vars(module).items()
-    if isinstance(recipe, type) and name in injectors.__all__
+    name: getattr(injectors, name)
+    for name in injectors.__all__
+    if hasattr(getattr(injectors, name), "float_format")
+    and not name.endswith(("MSE", "LearnedBits", "PerBlock"))
+    and not name.startswith("Fp8e4m3WeightPer")
+    and name != "Fp8e4m3ActPerTensor"
+}
+#: What recipes for scaled formats have in their names, and what of a tensor of 6 by 50 shares a scale: rows in all.
+GRANULARITIES = {
+    "WeightPerTensor": (1, 300),
+    "WeightPerChannel": (6, 50),
+    "WeightPerGroup": (6, 2, 32),
+    "ActPerTensor": (1, 300),
+    "ActPerTokenDynamic": (6, 50),
+    "ActPerGroupDynamic": (6, 1, 128),
 }
 #: The format of a recipe, by what its name starts with.
 BY_NAME = {
@@ -27,6 +40,7 @@ BY_NAME = {
     "Fp8e5m2OCP": "fp8_e5m2",
     "Fp8e4m3FNUZ": "fp8_e4m3fnuz",
     "Fp8e5m2FNUZ": "fp8_e5m2fnuz",
+    "Fp8e5m3": "fp8_e5m3",
     "Fp6e3m2": "fp6_e3m2",
     "Fp6e2m3": "fp6_e2m3",
     "Fp4e2m1": "fp4_e2m1",
@@ -60,7 +74,6 @@ def cases():
 
 
 CASES = list(cases())
-NAMES = [name[: name.index("Weight" if "Weight" in name else "Act")] for name in RECIPES]
 
 
 def calibrated(make, shape):
@@ -85,11 +98,12 @@ def quantized(recipe, x):
 
 def test_every_format_has_its_recipes():
     """Every format that is for tensors has a recipe for weights, and every block format one for activations."""
-    assert set(BY_NAME) == set(NAMES)
-    assert {*BLOCK_FORMATS, *FORMATS} - {"fp8_e5m3", "e8m0"} == set(BY_NAME.values())
-    assert {f"{name}{role}" for name in BY_NAME if BY_NAME[name] in BLOCK_FORMATS for role in ("Weight", "Act")} <= set(
-        RECIPES
-    )
+    assert {*BLOCK_FORMATS, *FORMATS} - {"e8m0"} == set(BY_NAME.values())
+    scaled = {name for name in BY_NAME if name.startswith("Fp") and name != "Fp16"}
+    expected = {f"{name}{granularity}" for name in scaled for granularity in GRANULARITIES}
+    expected |= {f"{name}{role}" for name in set(BY_NAME) - scaled for role in ("Weight", "Act")}
+    # E5M3 has no sign, and weights have two.
+    assert {name for name in expected if not name.startswith("Fp8e5m3Weight")} == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if hasattr(block, name)])
@@ -102,15 +116,37 @@ def test_blocks_are_those_of_the_format(name):
     assert torch.equal(format_.element.decode(format_.encode(x).element), format_.element.decode(actual.int()))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "Per" in name])
-def test_scale_of_floats(name):
-    """The scale takes the largest absolute value, of the tensor or of each channel, to the format's largest number."""
-    format_ = FORMATS[BY_NAME[name.split("Weight")[0].split("Act")[0]]]
-    x = torch.randn(6, 50)
-    largest = x.abs().amax(1, keepdim=True) if name.endswith("PerChannel") else x.abs().max()
-    actual = quantized(RECIPES[name], x)
-    assert torch.equal(largest / torch.tensor(format_.max), actual.scale.detach())
-    assert torch.equal(format_.cast(x / actual.scale) * actual.scale, actual.value)
+@pytest.mark.parametrize(
+    ("name", "granularity"),
+    [(name, granularity) for name in BY_NAME for granularity in GRANULARITIES if name + granularity in RECIPES],
+)
+def test_scale_of_floats(name, granularity):
+    """The scale takes the largest absolute value of what shares it to the format's largest number."""
+    format_, shape = FORMATS[BY_NAME[name]], GRANULARITIES[granularity]
+    x = torch.randn(6, 50) if format_.signed else torch.rand(6, 50)
+    missing = torch.Size(shape[1:]).numel() - x.numel() // shape[0]
+    rows = nn.functional.pad(x.reshape(shape[0], -1), (0, missing)).reshape(shape)
+    scale = rows.abs().amax(-1, keepdim=True) / torch.tensor(format_.max)
+    expected = (format_.cast(rows / scale) * scale).reshape(shape[0], -1)[:, : x.numel() // shape[0]].reshape(x.shape)
+    actual = quantized(RECIPES[name + granularity], x)
+    assert scale.flatten().tolist() == actual.scale.detach().flatten().tolist()
+    assert torch.equal(expected, actual.value)
+
+
+def test_unsigned_floats_cut_negative_values_off():
+    """E5M3 has no sign: what is below zero becomes zero, and a weight is refused."""
+    x = torch.tensor([-1.0, 0.5, 2.0])
+    layer = QuantIdentity(act_quant=injectors.Fp8e5m3ActPerTokenDynamic)
+    assert (False, [0.0, 0.5, 2.0]) == (layer.act_quant(x).signed, layer(x).tolist())
+    with pytest.raises(ArgumentError, match="is unsigned and its zero-point is zero"):
+        QuantLinear(3, 2, weight_quant=injectors.Fp8e4m3OCPWeightPerTensor, weight_float_format=FORMATS["fp8_e5m3"])
+
+
+def test_sign_is_the_formats():
+    """A recipe's sign is that of its format, whichever it is given."""
+    recipe = injectors.Fp8e4m3OCPActPerTensor
+    assert (True, False) == (recipe.signed, recipe.let(float_format=FORMATS["fp8_e5m3"]).signed)
+    assert (True, False) == (injectors.MXInt8Act.signed, injectors.Fp8e5m3ActPerGroupDynamic.signed)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("Bf16", torch.bfloat16), ("Fp16", torch.float16)])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from brevq import nn as qnn
 from brevq.core.bit_width import BitWidthParameter
 from brevq.errors import ArgumentError
 from brevq.loss import BitWidthLoss, activations_by_size, outputs_by_operations, weights_by_size
@@ -174,13 +175,14 @@ def hooks(model):
 def test_hooks_are_removed(case):
     """After the context, and after an error in it, a model has the hooks that it had."""
     model = network()
+    before = hooks(model)
     with pytest.raises(ZeroDivisionError), BitWidthLoss(model, TERMS[case][0]):
         raise ZeroDivisionError
     left = [hooks(model)]
     loss = BitWidthLoss(model, TERMS[case][0])
     loss.close()
     loss.close()
-    assert [0, 0] == [*left, hooks(model)]
+    assert [before, before] == [*left, hooks(model)]
 
 
 def test_no_tensor_is_kept():
@@ -240,3 +242,17 @@ def test_a_model_that_has_not_run_is_refused():
         bits()
     expected = "nothing was weighed yet: run the model once, between making this loss and closing it"
     assert expected == str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "elements"),
+    [
+        (lambda recipe: qnn.QuantLSTM(3, 4, weight_quant=recipe), 4 * 4 * (3 + 4)),
+        (lambda recipe: qnn.QuantBatchNorm2d(5, affine=False, weight_quant=recipe), 5),
+        (lambda recipe: qnn.QuantEmbedding(7, 2, weight_quant=recipe), 14),
+    ],
+    ids=["lstm", "norm", "embedding"],
+)
+def test_weights_of_all_layers_count(make, elements):
+    """Weights count by their elements wherever they are: in matrices of a recurrence, computed, or looked up."""
+    assert elements == sum(place.count for place in weights_by_size(make(Weight)))

@@ -75,9 +75,9 @@ def test_integers_add_up_to_the_output(dimensions, groups, recipe):
     assert torch.equal(y.scale.flatten(), layer.quant_bias().scale.flatten())
 
 
-def test_groups_along_the_inputs_need_their_axis():
-    """A recipe by group with `group_axis=0` has as many scales for an output as there are groups of inputs."""
-    layer = qnn.QuantConvTranspose1d(8, 2, 3, weight_quant=injectors.Int8WeightPerGroup.let(group_size=4, group_axis=0))
+def test_groups_lie_along_the_inputs():
+    """A recipe by group has as many scales for an output as there are groups of inputs, which come first here."""
+    layer = qnn.QuantConvTranspose1d(8, 2, 3, weight_quant=injectors.Int8WeightPerGroup.let(group_size=4))
     assert (2, 3, 2, 1) == tuple(layer.quant_weight().scale.shape)
     expected = np.abs(layer.weight.detach().numpy()).reshape(2, 4, 2, 3).max(axis=1) / np.float32(127)
     assert np.array_equal(expected.transpose(1, 2, 0), layer.quant_weight().scale[..., 0].detach().numpy())

@@ -144,7 +144,7 @@ def test_another_number_of_channels_is_refused(training, wrong):
     layer = qnn.QuantBatchNorm1d(3).train(training)
     with pytest.raises(ArgumentError) as error:
         layer(torch.randn(5, wrong))
-    assert f"QuantBatchNorm1d has 3 channels, and its input of shape (5, {wrong}) has {wrong}" == str(error.value)
+    assert f"A QuantBatchNorm1d has 3 channels, and its input of shape (5, {wrong}) has {wrong}" == str(error.value)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -165,7 +165,7 @@ def test_no_statistics():
     with pytest.raises(ArgumentError) as error:
         qnn.QuantBatchNorm2d(3, track_running_stats=False).eval().quant_weight()
     assert str(error.value) == (
-        "QuantBatchNorm2d has no running statistics (track_running_stats=False): its scale and bias are those of a "
+        "A QuantBatchNorm2d has no running statistics (track_running_stats=False): its scale and bias are those of a "
         "batch of more than one value per channel, and there is none"
     )
 

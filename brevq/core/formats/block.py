@@ -13,11 +13,14 @@ from torch.nn import functional as F
 
 from brevq.core.formats.cast import NumberFormat, cast_ste
 from brevq.core.formats.floating import FloatFormat
-from brevq.errors import ArgumentError
+from brevq.core.formats.integer import check_flag, check_name
+from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.function.ops_ste import ceil_ste, floor_ste, round_ste
 
 #: The largest absolute value that a tensor scale is computed from, at least: well above where float32 ends.
 TENSOR_FLOOR = 2.0**-100
+# The largest power of two that float32 and E8M0 have: a tensor scale times the largest scale of a block, at most.
+_LARGEST_SCALE = 2.0**127
 
 
 class ScaleRule(enum.Enum):
@@ -81,6 +84,21 @@ def _rule(value: ScaleRule | str) -> ScaleRule:
         raise ArgumentError(f"`rule` (={value!r}) must be one of {names}") from None
 
 
+def _check_element(format_: BlockFormat, attribute: object, element: NumberFormat) -> None:
+    if not isinstance(element, NumberFormat):
+        raise ArgumentTypeError(
+            f"`element` (={element!r}) must be a number format, such as FP4_E2M1 or IntFormat(8), "
+            f"not {type(element).__name__}"
+        )
+
+
+def _check_scale(format_: BlockFormat, attribute: attrs.Attribute[FloatFormat], scale: FloatFormat) -> None:
+    if not isinstance(scale, FloatFormat):
+        raise ArgumentTypeError(
+            f"`{attribute.name}` (={scale!r}) must be a FloatFormat, such as E8M0, not {type(scale).__name__}"
+        )
+
+
 def _check_size(format_: BlockFormat, attribute: object, size: int) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ArgumentError(f"`size` (={size!r}) must be a whole number of elements, 1 or more")
@@ -110,13 +128,15 @@ class BlockFormat:
 
     An element ``p`` of a block with scale ``s`` stands for ``s * p``; with micro-exponents ``u``, one for each
     `micro_size` elements, for ``s * u * p``; with a tensor scale ``t`` for ``t * s * p``. How ``s`` is chosen says
-    `ScaleRule`; ``t = max |x| / (scale.max * element.max)``; a micro-exponent is that of its group's largest absolute
-    value, rounded down, relative to the scale.
+    `ScaleRule`; ``t = max(max |x|, 2 ** -100) / (scale.max * element.max)``; a micro-exponent is that of its group's
+    largest absolute value, rounded down, relative to the scale.
 
     Corner cases: a block with a NaN or an infinity is NaN altogether, with a tensor scale the whole tensor. A block of
     zeros is zeros: its scale is the smallest above zero that the scale format has, and so is every scale that would
-    be smaller. Scales beyond the largest of their format are the largest. Elements beyond the range saturate. A last
-    block that is not full counts as filled up with zeros.
+    be smaller. Because of the floor of ``t``, which keeps scales within float32, a tensor below ``2 ** -100`` loses
+    bits: of NVFP4, what is below ``2 ** -123`` becomes zero. Scales beyond the largest of their format are the largest.
+    Elements beyond the range saturate, and `cast` gives the largest number of the dtype where theirs is beyond it. A
+    last block that is not full counts as filled up with zeros.
 
     Args:
         name: what it is called.
@@ -129,6 +149,7 @@ class BlockFormat:
         tensor_scale: whether there is a float32 scale for the whole tensor. Default: False.
 
     Raises:
+        ArgumentTypeError: an argument is of another kind than stated.
         ArgumentError: a size is out of range, `rule` does not fit the scales, or there are three levels of them.
 
     Source: Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, sections 5 and 6.3.
@@ -147,16 +168,18 @@ class BlockFormat:
         mxfp4 4.25
     """
 
-    name: str
-    element: NumberFormat = attrs.field(repr=str)
-    scale: FloatFormat = attrs.field(repr=str)
+    name: str = attrs.field(validator=check_name)
+    element: NumberFormat = attrs.field(repr=str, validator=_check_element)
+    scale: FloatFormat = attrs.field(repr=str, validator=_check_scale)
     size: int = attrs.field(validator=_check_size)
     rule: ScaleRule = attrs.field(
         default=ScaleRule.FLOOR, converter=_rule, validator=_check_rule, repr=lambda rule: rule.value, kw_only=True
     )
-    micro: FloatFormat | None = attrs.field(default=None, repr=str, kw_only=True)
+    micro: FloatFormat | None = attrs.field(
+        default=None, repr=str, kw_only=True, validator=attrs.validators.optional(_check_scale)
+    )
     micro_size: int = attrs.field(kw_only=True, validator=_check_micro_size)
-    tensor_scale: bool = attrs.field(default=False, kw_only=True, validator=_check_levels)
+    tensor_scale: bool = attrs.field(default=False, kw_only=True, validator=[check_flag, _check_levels])
 
     @micro_size.default
     def _default_micro_size(self) -> int:
@@ -207,16 +230,24 @@ class BlockFormat:
         return scale if finer is None else scale * finer
 
     def cast(self, x: Tensor) -> Tensor:
-        """The nearest numbers to `x`, ``(..., n)``, given the scales that the rule chooses; in the dtype of `x`."""
+        """The nearest numbers to `x`, ``(..., n)``, given the scales that the rule chooses; in the dtype of `x`.
+
+        Raises:
+            ArgumentTypeError: `x` is not a floating-point tensor.
+            ArgumentError: `x` has no axis.
+        """
         groups = self._split(x)
         scale = self.scale_of(groups.abs().amax(-1, keepdim=True))
-        return self._join(self.element.cast(groups / scale) * scale, x.shape[-1]).to(x.dtype)
+        end = torch.finfo(x.dtype).max
+        return self._join((self.element.cast(groups / scale) * scale).clamp(-end, end), x.shape[-1]).to(x.dtype)
 
     def encode(self, x: Tensor) -> BlockCodes:
         """The bit patterns of `x`, ``(..., n)``: of the scales, the elements, and what else the format has.
 
         Raises:
-            ArgumentError: a block has a NaN or an infinity, and the elements or the scales have no code for NaN.
+            ArgumentTypeError: `x` is not a floating-point tensor.
+            ArgumentError: `x` has no axis, or a block has a NaN or an infinity, and the elements or the scales have
+                no code for NaN.
         """
         groups = self._split(x)
         scale, micro, tensor_scale = self._levels(groups.abs().amax(-1, keepdim=True))
@@ -242,8 +273,10 @@ class BlockFormat:
             tensor_scale: scale of the whole tensor, where the format has one.
 
         Raises:
-            ArgumentError: a code is out of range, or a level of scales is missing, or one too many.
+            ArgumentError: a code is out of range, or a level of scales is missing, or one too many, or there is no
+                axis.
         """
+        self._check_axis(element)
         for name, given, wanted in (
             ("micro", micro, self.micro is not None),
             ("tensor_scale", tensor_scale, self.tensor_scale),
@@ -257,6 +290,14 @@ class BlockFormat:
             scales = scales * self._each(self.micro.decode(micro), self.micro_size, element.shape[-1])
         return self.element.decode(element) * scales
 
+    def values(self) -> Tensor:
+        """All finite numbers that an element of a block can stand for at scale 1, sorted, each once, as float64.
+
+        With micro-exponents, those at either of them.
+        """
+        element = self.element.values()
+        return element if self.micro is None else torch.unique(torch.outer(self.micro.values(), element))
+
     def __str__(self) -> str:
         return self.name
 
@@ -269,14 +310,14 @@ class BlockFormat:
             return scale.float(), cast_ste(self.micro, fine / scale, floor_ste).float(), None
         if self.tensor_scale:
             largest = fine.amax() if fine.numel() else fine.sum()
-            tensor_scale = (largest.clamp_min(TENSOR_FLOOR / self.target) / self.scale.max).float()
+            tensor_scale = (largest.clamp(TENSOR_FLOOR / self.target, _LARGEST_SCALE) / self.scale.max).float()
             return self._rounded(fine / tensor_scale).float(), None, tensor_scale
         return self._rounded(fine).float(), None, None
 
     def _rounded(self, scale: Tensor) -> Tensor:
         """Scales as numbers of their format."""
         round_impl = _ROUND.get(self.rule, self._round_even)
-        return cast_ste(self.scale, scale, round_impl).clamp_min(self.scale.smallest)
+        return cast_ste(self.scale, scale, round_impl).clamp(self.scale.smallest, self.scale.max)
 
     def _round_even(self, mantissa: Tensor) -> Tensor:
         """Mantissas from 1 to 2, those up that the element format would round to 2."""
@@ -292,9 +333,16 @@ class BlockFormat:
 
     def _split(self, x: Tensor) -> Tensor:
         """`x` in float32 or float64, in groups, the last one filled up with zeros."""
+        if not x.is_floating_point():
+            raise ArgumentTypeError(f"{self} takes floating-point tensors, not {x.dtype}")
+        self._check_axis(x)
         wide = x if x.dtype == torch.float64 else x.float()
         full = F.pad(wide, (0, -x.shape[-1] % self.group_size))
         return full.reshape(*x.shape[:-1], full.shape[-1] // self.group_size, self.group_size)
+
+    def _check_axis(self, x: Tensor) -> None:
+        if x.ndim == 0:
+            raise ArgumentError(f"blocks of {self} lie along the last axis, and a tensor of shape () has no axes")
 
     @staticmethod
     def _join(groups: Tensor, n: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,12 +12,17 @@ from brevq.core.formats.floating import held
 from brevq.function.ops_ste import round_ste, straight_through
 
 
+@runtime_checkable
 class NumberFormat(Protocol):
     """A number format: `FloatFormat` or `IntFormat`."""
 
     @property
     def bits(self) -> int:
         """Number of bits of a code."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether there are negative numbers."""
 
     @property
     def min(self) -> float:
@@ -53,6 +58,9 @@ class NumberFormat(Protocol):
 
     def decode(self, codes: Tensor) -> Tensor:
         """The numbers that bit patterns stand for."""
+
+    def values(self) -> Tensor:
+        """All finite numbers, sorted."""
 
 
 def cast_ste(number_format: NumberFormat, x: Tensor, round_impl: Callable[[Tensor], Tensor] = round_ste) -> Tensor:

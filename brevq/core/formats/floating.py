@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from brevq.core.formats.integer import check_codes, check_flag
+from brevq.core.formats.integer import check_codes, check_flag, check_name
 from brevq.errors import ArgumentError
 
 # Of each dtype: integers as wide, where among their bits the exponent is, and the largest power of two.
@@ -43,26 +43,31 @@ def _special(value: Special | str) -> Special:
         raise ArgumentError(f"`special` (={value!r}) must be one of {names}") from None
 
 
-def _check_widths(format_: FloatFormat, attribute: object, mantissa_bits: int) -> None:
-    for name, value, low in (("exponent_bits", format_.exponent_bits, 1), ("mantissa_bits", mantissa_bits, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= 10:
-            raise ArgumentError(f"`{name}` (={value!r}) must be a whole number of bits from {low} to 10")
+def _check_width(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= 10:
+        raise ArgumentError(f"`{name}` (={value!r}) must be a whole number of bits from {low} to 10")
 
 
-def _check_special(format_: FloatFormat, attribute: object, special: Special) -> None:
+def _check_mantissa(format_: FloatFormat, attribute: object, mantissa_bits: int) -> None:
+    _check_width("mantissa_bits", mantissa_bits, 0)
+
+
+def _check_special(format_: FloatFormat, attribute: object, has_zero: bool) -> None:
+    special = format_.special
     if special is Special.NEGATIVE_ZERO and not (format_.signed and format_.has_zero):
         raise ArgumentError(
             f"`special` (='negative_zero') puts NaN in the place of minus zero, which a format with "
-            f"`signed` (={format_.signed}) and `has_zero` (={format_.has_zero}) does not have"
+            f"`signed` (={format_.signed}) and `has_zero` (={has_zero}) does not have"
         )
     if format_.max <= 0:
         raise ArgumentError(
-            f"`special` (={special.value!r}) leaves no number above zero with `exponent_bits` (={format_.exponent_bits}) "
-            f"and `mantissa_bits` (={format_.mantissa_bits}): choose more bits, or 'none'"
+            f"`special` (={special.value!r}) leaves no number above zero with `exponent_bits` "
+            f"(={format_.exponent_bits}) and `mantissa_bits` (={format_.mantissa_bits}): choose more bits, or 'none'"
         )
 
 
 def _check_bias(format_: FloatFormat, attribute: object, bias: int) -> None:
+    _check_width("exponent_bits", format_.exponent_bits, 1)
     low = 2**format_.exponent_bits - 1024
     high = 1022
     if isinstance(bias, bool) or not isinstance(bias, int) or not low <= bias <= high:
@@ -79,9 +84,10 @@ class FloatFormat:
     for ``2 ** (1 - bias) * m / 2 ** M`` where ``e`` is zero and there are subnormals.
 
     Corner cases, in `cast`: NaN stays NaN. What rounds beyond the largest number becomes that number if
-    `saturating`; else infinity where the format has one, else NaN. Infinities count as such. Minus zero stays, where
-    the format has one. Halves go to the even mantissa. An unsigned format takes what is below its smallest number to
-    that number.
+    `saturating`, or the largest of its dtype where that ends before; else infinity where the format has one, else
+    NaN. Infinities count as such. Minus zero stays, where the format has one. Halves go to the even mantissa. An
+    unsigned format takes what is below its smallest number to that number; a signed one without zero takes what is
+    nearer to zero than its smallest number to that, of the same sign, zero and minus zero among them.
 
     Args:
         name: what it is called.
@@ -95,7 +101,9 @@ class FloatFormat:
             Default: True.
 
     Raises:
-        ArgumentError: a width, `bias` or `special` is out of range.
+        ArgumentTypeError: the name is no text, or `signed`, `saturating` or `has_zero` not True or False.
+        ArgumentError: a width, `bias` or `special` is out of range, `special` is "negative_zero" where there is no
+            minus zero, or no number above zero is left.
 
     Source: IEEE 754-2019 for the fields; Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433, for NaN in the
         last code; Noune et al., 2022, https://arxiv.org/abs/2206.02915, for NaN in the place of minus zero.
@@ -112,17 +120,18 @@ class FloatFormat:
         (tensor([15]), tensor([-6.], dtype=torch.float64))
     """
 
-    name: str
+    name: str = attrs.field(validator=check_name)
     exponent_bits: int
-    mantissa_bits: int = attrs.field(validator=_check_widths)
+    mantissa_bits: int = attrs.field(validator=_check_mantissa)
     bias: int = attrs.field(kw_only=True, validator=_check_bias)
     special: Special = attrs.field(default=Special.NONE, converter=_special, kw_only=True)
-    signed: bool = attrs.field(default=True, kw_only=True)
-    saturating: bool = attrs.field(default=True, kw_only=True)
-    has_zero: bool = attrs.field(default=True, kw_only=True)
+    signed: bool = attrs.field(default=True, kw_only=True, validator=check_flag)
+    saturating: bool = attrs.field(default=True, kw_only=True, validator=check_flag)
+    has_zero: bool = attrs.field(default=True, kw_only=True, validator=[check_flag, _check_special])
 
     @bias.default
     def _default_bias(self) -> int:
+        _check_width("exponent_bits", self.exponent_bits, 1)
         return int(2 ** (self.exponent_bits - 1) - 1)
 
     @property
@@ -181,7 +190,7 @@ class FloatFormat:
         """The nearest numbers to `x`, of any shape and floating dtype, in the dtype of `x`."""
         wide = x.double()
         step = self.step(wide)
-        return self.settle(torch.round(wide / step) * step).to(x.dtype)
+        return self._settled(torch.round(wide / step) * step, x.dtype).to(x.dtype)
 
     def step(self, x: Tensor) -> Tensor:
         """The distance between the numbers of the format around `x`, were its exponents without an upper end.
@@ -201,14 +210,7 @@ class FloatFormat:
         Args:
             rounded: multiples of `step`, infinities and NaN, of any shape.
         """
-        low, high = held(self.min, rounded.dtype), held(self.max, rounded.dtype)
-        if self.saturating:
-            within = rounded.clamp(low, high)
-        else:
-            above = rounded if self.signed else rounded.clamp_min(low)
-            beyond = torch.sign(above) * (math.inf if self.has_inf else math.nan)
-            within = torch.where(above.abs() > high, beyond, above)
-        return within if self.has_negative_zero else within + 0.0
+        return self._settled(rounded, rounded.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
         """The bit patterns of the nearest numbers to `x`, as int64: sign, exponent, mantissa from the top.
@@ -245,6 +247,20 @@ class FloatFormat:
 
     def __str__(self) -> str:
         return self.name
+
+    def _settled(self, rounded: Tensor, dtype: torch.dtype) -> Tensor:
+        """What becomes of multiples of `step` that end up in `dtype`, which is theirs or a narrower one."""
+        if self.saturating:
+            end = torch.finfo(dtype).max
+            within = rounded.clamp(max(self.min, -end), min(self.max, end))
+        else:
+            high = held(self.max, rounded.dtype)
+            above = rounded if self.signed else rounded.clamp_min(held(self.min, rounded.dtype))
+            beyond = torch.sign(above) * (math.inf if self.has_inf else math.nan)
+            within = torch.where(above.abs() > high, beyond, above)
+        if self.signed and not self.has_zero:
+            return torch.copysign(within.abs().clamp_min(self.smallest), within)
+        return within if self.has_negative_zero else within + 0.0
 
     def _number(self, magnitude: int) -> float:
         """What exponent and mantissa fields, taken as one integer, stand for as a finite number."""

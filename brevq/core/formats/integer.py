@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from brevq.core.checks import flag, whole_bits
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
 
 
 def check_flag(format_: object, attribute: attrs.Attribute[bool], value: bool) -> None:
     """Refuse what is neither True nor False, as an attribute's validator."""
     flag(attribute.name, value)
+
+
+def check_name(format_: object, attribute: attrs.Attribute[str], name: str) -> None:
+    """Refuse a name that is no text, as an attribute's validator."""
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"`{attribute.name}` (={name!r}) must be a text, not {type(name).__name__}")
 
 
 def _check_bits(format_: IntFormat, attribute: object, bits: int) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from brevq.core.function_wrapper.view import Granularity
-from brevq.errors import ArgumentError
+from brevq.core.checks import flag
+from brevq.core.function_wrapper.view import Granularity, axis_of, whole_axis
+from brevq.errors import ArgumentError, ArgumentTypeError
 
 _RAGGED = (
     "{what} (={size}) does not divide axis {axis} of a tensor of shape {shape}, which has {n} values. "
@@ -25,13 +26,17 @@ class PerGroup(Granularity):
 
     Args:
         group_size: number of values that share a scale.
-        group_axis: the axis along which they lie; negative ones count from the end. Default: the last.
+        group_axis: the axis along which they lie; negative ones count from the end. None for that of a weight's inputs:
+            of the first two axes the one that is not `channel_axis`, of one axis that one. Default: the last.
         pad: whether a last group that is not full is filled up with zeros, which statistics then see, or refused.
             Default: refused.
         tensor_shape: shape of the tensor, where it is known: learned scales need it; a layer supplies its weight's.
+        channel_axis: the axis of a weight's outputs, which a layer supplies; for a `group_axis` of None. Default: 0.
 
     Raises:
-        ArgumentError: the size is below 1, the axis is none, or the size does not divide the axis and `pad` is False.
+        ArgumentTypeError: the axis is not an integer, or `pad` not True or False.
+        ArgumentError: the size is no whole number above 0, the axis is none, the axis is None and there is no shape, or
+            the size does not divide the axis and `pad` is False.
 
     Examples:
         >>> groups = PerGroup(group_size=32, tensor_shape=(8, 64))
@@ -44,14 +49,17 @@ class PerGroup(Granularity):
     def __init__(
         self,
         group_size: int,
-        group_axis: int = -1,
+        group_axis: int | None = -1,
         pad: bool = False,
         tensor_shape: tuple[int, ...] | None = None,
+        channel_axis: int = 0,
     ) -> None:
         super().__init__()
         self.group_size = _size("group_size", group_size)
-        self.group_axis = group_axis
-        self.pad = pad
+        self.group_axis = (
+            _input_axis(tensor_shape, channel_axis) if group_axis is None else whole_axis("group_axis", group_axis)
+        )
+        self.pad = flag("pad", pad)
         self.tensor_shape = tensor_shape
         if tensor_shape is not None:
             self._count(torch.Size(tensor_shape))
@@ -105,7 +113,7 @@ class PerGroup(Granularity):
 
     def _count(self, shape: torch.Size) -> int:
         """The number of groups along the axis."""
-        n = shape[_axis("group_axis", self.group_axis, shape)]
+        n = shape[axis_of("group_axis", self.group_axis, shape)]
         return _blocks("`group_size`", self.group_size, self.group_axis, n, shape, self.pad)
 
 
@@ -122,8 +130,9 @@ class PerBlock(Granularity):
         tensor_shape: shape of the tensor, where it is known: learned scales need it; a layer supplies its weight's.
 
     Raises:
-        ArgumentError: a size is below 1, the tensor has one dimension, or a size does not divide its axis and `pad`
-            is False.
+        ArgumentTypeError: the sizes are not two, or `pad` is not True or False.
+        ArgumentError: a size is no whole number above 0, the tensor has one dimension, or a size does not divide its
+            axis and `pad` is False.
 
     Source:
         DeepSeek-AI, 2024, https://arxiv.org/abs/2412.19437, section 3.3.2.
@@ -143,9 +152,8 @@ class PerBlock(Granularity):
         tensor_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        rows, columns = block_shape
-        self.block_shape = (_size("block_shape", rows), _size("block_shape", columns))
-        self.pad = pad
+        self.block_shape = _rectangle(block_shape)
+        self.pad = flag("pad", pad)
         self.tensor_shape = tensor_shape
         if tensor_shape is not None:
             self._counts(torch.Size(tensor_shape))
@@ -216,6 +224,9 @@ class PerToken(Granularity):
     Args:
         feature_axis: the axis along which a scale is shared; negative ones count from the end. Default: the last.
 
+    Raises:
+        ArgumentTypeError: the axis is not an integer.
+
     Source:
         Yao et al., 2022, "ZeroQuant", https://arxiv.org/abs/2206.01861, section 4.1.
 
@@ -228,7 +239,7 @@ class PerToken(Granularity):
 
     def __init__(self, feature_axis: int = -1) -> None:
         super().__init__()
-        self.feature_axis = feature_axis
+        self.feature_axis = whole_axis("feature_axis", feature_axis)
 
     @property
     def scale_shape(self) -> tuple[int, ...]:
@@ -237,7 +248,7 @@ class PerToken(Granularity):
 
     def rows(self, x: Tensor) -> Tensor:
         """`x` with the features last."""
-        _axis("feature_axis", self.feature_axis, x.shape)
+        axis_of("feature_axis", self.feature_axis, x.shape)
         return x.movedim(self.feature_axis, -1)
 
     def to_scale(self, statistic: Tensor) -> Tensor:
@@ -257,19 +268,25 @@ class PerToken(Granularity):
         return f"feature_axis={self.feature_axis}"
 
 
+def _input_axis(shape: tuple[int, ...] | None, channel_axis: int) -> int:
+    """The axis of a weight's inputs: the one of the first two that is not the outputs'."""
+    if shape is None:
+        raise ArgumentError("`group_axis` (=None) is the axis of a weight's inputs, and `tensor_shape` is not known")
+    return 0 if len(shape) == 1 or channel_axis % len(shape) == 1 else 1
+
+
 def _size(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(f"`{name}` (={value!r}) must be a whole number of values, 1 or more")
     return value
 
 
-def _axis(name: str, axis: int, shape: torch.Size) -> int:
-    if not -len(shape) <= axis < len(shape):
-        raise ArgumentError(
-            f"`{name}` (={axis}) is not an axis of a tensor of shape {tuple(shape)}, "
-            f"which has axes {-len(shape)} to {len(shape) - 1}"
-        )
-    return axis
+def _rectangle(block_shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns, both checked."""
+    if not isinstance(block_shape, (tuple, list)) or len(block_shape) != 2:
+        raise ArgumentTypeError(f"`block_shape` (={block_shape!r}) must be two numbers of values, rows and columns")
+    rows, columns = block_shape
+    return _size("block_shape", rows), _size("block_shape", columns)
 
 
 def _blocks(what: str, size: int, axis: int, n: int, shape: torch.Size, pad: bool) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.errors import ArgumentError
+from brevq.errors import ArgumentError, ArgumentTypeError
 
 
 class Peer:
@@ -101,8 +101,9 @@ class Granularity(Module, ABC):
         """The rows of which statistics are taken: those of `x`, or of all peers where there are several."""
         if len(self.peers) < 2:
             return self.rows(x)
-        layers = [layer for peer in self.peers if (layer := peer()) is not None]
-        return torch.cat([self.rows(self.split(layer.weight.to(x.dtype))) for layer in layers], dim=-1)
+        layers = [peer() for peer in self.peers]
+        rows = [self.rows(self.split(layer.weight.to(x.dtype))) for layer in layers if layer is not None]
+        return torch.cat(rows, dim=-1)
 
     def add_peer(self, layer: Module) -> None:
         """Count `layer`, which has a `weight`, among those that share the scale; once."""
@@ -148,6 +149,7 @@ class PerChannel(Granularity):
         channel_axis: the axis; negative ones count from the end. The layer supplies its output axis.
 
     Raises:
+        ArgumentTypeError: the axis is not an integer.
         ArgumentError: the shape has no such axis.
 
     Examples:
@@ -161,12 +163,7 @@ class PerChannel(Granularity):
     def __init__(self, tensor_shape: tuple[int, ...], channel_axis: int) -> None:
         super().__init__()
         shape = tuple(tensor_shape)
-        if not -len(shape) <= channel_axis < len(shape):
-            raise ArgumentError(
-                f"`channel_axis` (={channel_axis}) is not an axis of a tensor of shape {shape}, "
-                f"which has axes {-len(shape)} to {len(shape) - 1}"
-            )
-        self.channel_axis = channel_axis % len(shape)
+        self.channel_axis = axis_of("channel_axis", whole_axis("channel_axis", channel_axis), shape) % len(shape)
         self._scale_shape = tuple(n if i == self.channel_axis else 1 for i, n in enumerate(shape))
 
     @property
@@ -194,3 +191,43 @@ class PerChannel(Granularity):
     def extra_repr(self) -> str:
         """Axis and scale shape, for printing."""
         return f"channel_axis={self.channel_axis}, scale_shape={self.scale_shape}"
+
+
+def whole_axis(name: str, axis: int) -> int:
+    """`axis`, which is an integer.
+
+    Args:
+        name: what the argument is called, for the message.
+        axis: what was given.
+
+    Raises:
+        ArgumentTypeError: it is something else; True and False count as that.
+
+    Examples:
+        >>> whole_axis("channel_axis", -1)
+        -1
+    """
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise ArgumentTypeError(f"`{name}` (={axis!r}) must be the number of an axis, not {type(axis).__name__}")
+    return axis
+
+
+def axis_of(name: str, axis: int, shape: tuple[int, ...]) -> int:
+    """`axis`, which is one of a tensor of `shape`.
+
+    Args:
+        name: what the argument is called, for the message.
+        axis: number of the axis; negative ones count from the end.
+        shape: shape of the tensor.
+
+    Raises:
+        ArgumentError: the tensor has no such axis, or none at all.
+
+    Examples:
+        >>> axis_of("channel_axis", -1, (2, 3))
+        -1
+    """
+    if not -len(shape) <= axis < len(shape):
+        axes = f"axes {-len(shape)} to {len(shape) - 1}" if shape else "no axes"
+        raise ArgumentError(f"`{name}` (={axis}) is not an axis of a tensor of shape {tuple(shape)}, which has {axes}")
+    return axis

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import called
 from brevq.core.function_wrapper import TensorClamp
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
@@ -45,7 +46,7 @@ class BinaryQuant(Module):
     def __init__(self, scaling_impl: Module, signed: bool = True, quant_delay_steps: int = 0) -> None:
         super().__init__()
         _check_signed(signed)
-        self.scaling_impl = scaling_impl
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", torch.tensor(1.0), persistent=False)
@@ -96,8 +97,10 @@ class ClampedBinaryQuant(Module):
         self, scaling_impl: Module, tensor_clamp_impl: Module | None = None, quant_delay_steps: int = 0
     ) -> None:
         super().__init__()
-        self.scaling_impl = scaling_impl
-        self.tensor_clamp_impl = tensor_clamp_impl or TensorClamp()
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
+        self.tensor_clamp_impl = called(
+            "tensor_clamp_impl", tensor_clamp_impl or TensorClamp(), "x", "min_val", "max_val"
+        )
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", torch.tensor(1.0), persistent=False)

@@ -5,13 +5,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import count
+from brevq.core.phase import recomputing
 
 
 class DelayWrapper(Module):
     """A choice between a tensor and its quantized self: the former for the first training steps, then the latter.
 
     Evaluation is always quantized and counts no step. The steps that are left are a buffer, so they survive a
-    checkpoint; with no delay there is no state.
+    checkpoint; with no delay there is no state. A call that activation checkpointing repeats counts no step, and
+    chooses as the latest call did.
 
     Args:
         quant_delay_steps: number of training steps to delay quantization for; None means 0.
@@ -33,12 +35,18 @@ class DelayWrapper(Module):
         super().__init__()
         steps = 0 if quant_delay_steps is None else count("quant_delay_steps", quant_delay_steps)
         self.register_buffer("steps_left", torch.tensor(steps) if steps else None)
+        self._was_delayed: Tensor | None = None
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """`x` while there are steps left in training, else `y`; both of the same shape."""
         steps_left = self.steps_left
         if steps_left is None or not self.training:
             return y
-        out = torch.where(steps_left > 0, x, y)
+        if recomputing() and self._was_delayed is not None:
+            return torch.where(self._was_delayed, x, y)
+        delayed = steps_left > 0
+        if not torch.compiler.is_compiling():
+            self._was_delayed = delayed
+        out = torch.where(delayed, x, y)
         steps_left.sub_(1).clamp_(min=0)
         return out

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import called
 from brevq.core.formats import NumberFormat, cast_ste
 from brevq.core.formats.floating import held
 from brevq.core.function_wrapper import RoundSte
@@ -69,11 +70,11 @@ class FloatQuant(Module):
         super().__init__()
         if bit_width_impl is not None and not getattr(float_format, "saturating", False):
             raise ArgumentError(f"`float_format` (={float_format}) must saturate for a `bit_width_impl` to cut it")
-        self.bit_width_impl = bit_width_impl
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.float_format = float_format
-        self.scaling_impl = scaling_impl
-        self.float_scaling_impl = float_scaling_impl
-        self.float_to_int_impl = float_to_int_impl or RoundSte()
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
+        self.float_scaling_impl = called("float_scaling_impl", float_scaling_impl)
+        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or RoundSte(), "x")
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         own_bits = torch.tensor(float(float_format.bits)) if bit_width_impl is None else None

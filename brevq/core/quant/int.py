@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import called
 from brevq.core.function_wrapper import TensorClamp
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
@@ -57,11 +58,11 @@ class RescalingIntQuant(Module):
         bit_width_impl: Module,
     ) -> None:
         super().__init__()
-        self.int_quant = int_quant
-        self.scaling_impl = scaling_impl
-        self.int_scaling_impl = int_scaling_impl
-        self.zero_point_impl = zero_point_impl
-        self.bit_width_impl = bit_width_impl
+        self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
+        self.int_scaling_impl = called("int_scaling_impl", int_scaling_impl, "bit_width")
+        self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         compile_if_asked(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -106,6 +107,9 @@ class DecoupledRescalingIntQuant(Module):
         (tensor([ 0.0200, -0.0700]), tensor(0.0100), tensor(0.0200))
     """
 
+    #: What the range to round by is computed from.
+    pre_scaled: tuple[str, ...] = ("x",)
+
     def __init__(
         self,
         decoupled_int_quant: Module,
@@ -117,13 +121,17 @@ class DecoupledRescalingIntQuant(Module):
         bit_width_impl: Module,
     ) -> None:
         super().__init__()
-        self.decoupled_int_quant = decoupled_int_quant
-        self.pre_scaling_impl = pre_scaling_impl
-        self.scaling_impl = scaling_impl
-        self.int_scaling_impl = int_scaling_impl
-        self.pre_zero_point_impl = pre_zero_point_impl
-        self.zero_point_impl = zero_point_impl
-        self.bit_width_impl = bit_width_impl
+        self.decoupled_int_quant = called(
+            "decoupled_int_quant",
+            decoupled_int_quant,
+            *("pre_scale", "pre_zero_point", "scale", "zero_point", "bit_width", "x"),
+        )
+        self.pre_scaling_impl = called("pre_scaling_impl", pre_scaling_impl, *self.pre_scaled)
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
+        self.int_scaling_impl = called("int_scaling_impl", int_scaling_impl, "bit_width")
+        self.pre_zero_point_impl = called("pre_zero_point_impl", pre_zero_point_impl, "x", "pre_scale", "bit_width")
+        self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         compile_if_asked(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -177,6 +185,8 @@ class DecoupledRescalingIntQuantWithInput(DecoupledRescalingIntQuant):
         tensor([ 0.0200, -0.0700])
     """
 
+    pre_scaled = ("x", "input_bit_width", "input_is_signed")
+
     def forward(
         self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -204,8 +214,8 @@ class PrescaledRestrictIntQuant(Module):
 
     def __init__(self, int_quant: Module, bit_width_impl: Module) -> None:
         super().__init__()
-        self.int_quant = int_quant
-        self.bit_width_impl = bit_width_impl
+        self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         compile_if_asked(self)
 
@@ -248,8 +258,8 @@ class PrescaledRestrictIntQuantWithInputBitWidth(Module):
 
     def __init__(self, int_quant: Module, bit_width_impl: Module) -> None:
         super().__init__()
-        self.int_quant = int_quant
-        self.bit_width_impl = bit_width_impl
+        self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl, "input_bit_width")
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         compile_if_asked(self)
 
@@ -305,11 +315,17 @@ class TruncIntQuant(Module):
         quant_delay_steps: int = 0,
     ) -> None:
         super().__init__()
-        self.float_to_int_impl = float_to_int_impl
-        self.bit_width_impl = bit_width_impl
-        self.trunc_scaling_impl = trunc_scaling_impl or TruncMsbScaling()
+        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl, "x")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
+        self.trunc_scaling_impl = called(
+            "trunc_scaling_impl",
+            trunc_scaling_impl or TruncMsbScaling(),
+            *("codes", "input_bit_width", "bit_width", "signed"),
+        )
         self.narrow_range = narrow_range
-        self.tensor_clamp_impl = tensor_clamp_impl or TensorClamp()
+        self.tensor_clamp_impl = called(
+            "tensor_clamp_impl", tensor_clamp_impl or TensorClamp(), "x", "min_val", "max_val"
+        )
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         compile_if_asked(self)
 

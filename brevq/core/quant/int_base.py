@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import flag
+from brevq.core.checks import called, flag
 from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
@@ -49,9 +49,11 @@ class IntQuant(Module):
         super().__init__()
         self.narrow_range = flag("narrow_range", narrow_range)
         self.signed = flag("signed", signed)
-        self.input_view_impl = input_view_impl or Identity()
-        self.float_to_int_impl = float_to_int_impl or RoundSte()
-        self.tensor_clamp_impl = tensor_clamp_impl or TensorClamp()
+        self.input_view_impl = called("input_view_impl", input_view_impl or Identity(), "x")
+        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or RoundSte(), "x")
+        self.tensor_clamp_impl = called(
+            "tensor_clamp_impl", tensor_clamp_impl or TensorClamp(), "x", "min_val", "max_val"
+        )
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         compile_if_asked(self)
 

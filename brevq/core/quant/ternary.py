@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import between
+from brevq.core.checks import between, called
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
 from brevq.function.ops_ste import ternary_sign_ste
@@ -44,7 +44,7 @@ class TernaryQuant(Module):
 
     def __init__(self, scaling_impl: Module, threshold: float, quant_delay_steps: int | None = None) -> None:
         super().__init__()
-        self.scaling_impl = scaling_impl
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.threshold = between("threshold", threshold, 0, 1)
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)

@@ -12,6 +12,7 @@ from brevq.core.scaling.integer import (
     IntScaling,
     PowerOfTwoIntScaling,
     StepScaling,
+    TruncLsbScaling,
     TruncMsbScaling,
     TruncRangeScaling,
 )
@@ -21,6 +22,7 @@ from brevq.core.scaling.learned import (
     LsqGradientScale,
     LsqIntScaledAve,
 )
+from brevq.core.scaling.quantized import QuantizedScaling
 from brevq.core.scaling.runtime import RuntimeStatsScaling
 from brevq.core.scaling.standalone import ConstScaling, ParameterScaling
 from brevq.core.scaling.statistics import StatsScaling
@@ -43,9 +45,11 @@ __all__ = [
     "ParameterScaling",
     "PowerOfTwoFloatScaling",
     "PowerOfTwoIntScaling",
+    "QuantizedScaling",
     "RuntimeStatsScaling",
     "StatsScaling",
     "StepScaling",
+    "TruncLsbScaling",
     "TruncMsbScaling",
     "TruncRangeScaling",
     "WeightNormScaling",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import whole_bits
+from brevq.core.checks import called, restriction, statistic, whole_bits
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.restrict_val import LogFloatRestrictValue
@@ -155,12 +155,16 @@ class AccumulatorAwareScaling(Module):
         restrict_pre_scaling_impl: Restriction | None = None,
     ) -> None:
         super().__init__()
-        restrict: Restriction = restrict_pre_scaling_impl or LogFloatRestrictValue()
-        self.scaling_impl = scaling_impl
-        self.accumulator_bound_impl = accumulator_bound_impl
-        self.int_scaling_impl = int_scaling_impl
-        self.bit_width_impl = bit_width_impl
-        self.norm = StatsScaling(normalize_stats_impl, restrict)
+        restrict: Restriction = restriction(
+            "restrict_pre_scaling_impl", restrict_pre_scaling_impl or LogFloatRestrictValue()
+        )
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
+        self.accumulator_bound_impl = called(
+            "accumulator_bound_impl", accumulator_bound_impl, "input_bit_width", "input_is_signed"
+        )
+        self.int_scaling_impl = called("int_scaling_impl", int_scaling_impl, "bit_width")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
+        self.norm = StatsScaling(statistic("normalize_stats_impl", normalize_stats_impl), restrict)
         self.learned_norm = LearnedStatsScaling(normalize_stats_impl, restrict)
 
     def forward(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:

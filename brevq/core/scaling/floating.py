@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import called
 from brevq.core.formats import FloatFormat, NumberFormat
 
 
@@ -59,7 +60,7 @@ class FloatScaling(Module):
     def __init__(self, float_format: FloatFormat, bit_width_impl: Module | None = None) -> None:
         super().__init__()
         self.float_format = float_format
-        self.bit_width_impl = bit_width_impl
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.register_buffer("value", torch.tensor(float_format.max), persistent=False)
 
     def forward(self) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from brevq.core.checks import flag, positive
+from brevq.core.checks import called, flag, positive, restriction, statistic
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.phase import Phase
@@ -47,9 +47,11 @@ class LearnedStatsScaling(Module):
         gradient_scale_impl: Module | None = None,
     ) -> None:
         super().__init__()
-        self.stats_impl = scaling_stats_impl
-        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
-        self.gradient_scale_impl = gradient_scale_impl
+        self.stats_impl = statistic("scaling_stats_impl", scaling_stats_impl)
+        self.restrict_scaling_impl: Restriction = restriction(
+            "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
+        )
+        self.gradient_scale_impl = called("gradient_scale_impl", gradient_scale_impl, "stored", "x")
         self.value = Parameter(torch.zeros(scaling_stats_impl.granularity_impl.scale_shape))
         self._phase = Phase.EMPTY
         self.register_buffer("phase_code", torch.zeros((), dtype=torch.int64))
@@ -120,8 +122,10 @@ class LearnedFactorScaling(Module):
         self, range_impl: Module, factor_init: float = 1.0, restrict_scaling_impl: Restriction | None = None
     ) -> None:
         super().__init__()
-        self.range_impl = range_impl
-        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
+        self.range_impl = called("range_impl", range_impl, "x")
+        self.restrict_scaling_impl: Restriction = restriction(
+            "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
+        )
         self.factor = Parameter(torch.tensor(positive("factor_init", factor_init)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,8 +165,8 @@ class LsqIntScaledAve(Module):
         granularity_impl: Granularity | None = None,
     ) -> None:
         super().__init__()
-        self.int_scaling_impl = int_scaling_impl
-        self.bit_width_impl = bit_width_impl
+        self.int_scaling_impl = called("int_scaling_impl", int_scaling_impl, "bit_width")
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.signed = signed
         self.narrow_range = narrow_range
         self.granularity_impl = granularity_impl or PerTensor()
@@ -201,7 +205,7 @@ class LsqGradientScale(Module):
     def __init__(self, bit_width_impl: Module, signed: bool, narrow_range: bool, batched: bool = False) -> None:
         super().__init__()
         self.batched = flag("batched", batched)
-        self.bit_width_impl = bit_width_impl
+        self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.signed = signed
         self.narrow_range = narrow_range
 

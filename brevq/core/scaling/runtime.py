@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import called, restriction, statistic
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import FloatRestrictValue
@@ -49,14 +50,16 @@ class RuntimeStatsScaling(Module):
         running_impl: Running | None = None,
     ) -> None:
         super().__init__()
-        self.gradient_scale_impl = gradient_scale_impl
-        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
+        self.gradient_scale_impl = called("gradient_scale_impl", gradient_scale_impl, "stored", "x")
+        self.restrict_scaling_impl: Restriction = restriction(
+            "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
+        )
         self.runtime_stats = RuntimeStats(
-            scaling_stats_impl,
+            statistic("scaling_stats_impl", scaling_stats_impl),
             self.restrict_scaling_impl.encode,
             collect_stats_steps,
             scaling_stats_momentum,
-            running_impl,
+            called("running_impl", running_impl, "average", "statistic", "steps"),
         )
 
     @property

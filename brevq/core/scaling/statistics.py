@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.checks import restriction, statistic
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.restrict_val import FloatRestrictValue
 
@@ -28,8 +29,10 @@ class StatsScaling(Module):
 
     def __init__(self, scaling_stats_impl: Statistic, restrict_scaling_impl: Restriction | None = None) -> None:
         super().__init__()
-        self.stats_impl = scaling_stats_impl
-        self.restrict_scaling_impl: Restriction = restrict_scaling_impl or FloatRestrictValue()
+        self.stats_impl = statistic("scaling_stats_impl", scaling_stats_impl)
+        self.restrict_scaling_impl: Restriction = restriction(
+            "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The ranges of `x`, in the shape of the scale."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import positive
+from brevq.core.checks import called, positive, restriction, statistic
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.restrict_val import LogFloatRestrictValue
 from brevq.core.scaling.learned import LearnedStatsScaling
 from brevq.core.scaling.statistics import StatsScaling
+from brevq.core.stats.ops import deviation
 
 
 class NormalInterval(Module):
@@ -42,8 +43,7 @@ class NormalInterval(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x)
-        deviation = rows.std(dim=-1, correction=1 if rows.shape[-1] > 1 else 0)
-        return self.granularity_impl.to_scale(rows.mean(dim=-1).abs() + self.sigma * deviation)
+        return self.granularity_impl.to_scale(rows.mean(dim=-1).abs() + self.sigma * deviation(rows))
 
 
 class WeightNormScaling(Module):
@@ -79,9 +79,11 @@ class WeightNormScaling(Module):
         restrict_pre_scaling_impl: Restriction | None = None,
     ) -> None:
         super().__init__()
-        restrict: Restriction = restrict_pre_scaling_impl or LogFloatRestrictValue()
-        self.scaling_impl = scaling_impl
-        self.norm = StatsScaling(normalize_stats_impl, restrict)
+        restrict: Restriction = restriction(
+            "restrict_pre_scaling_impl", restrict_pre_scaling_impl or LogFloatRestrictValue()
+        )
+        self.scaling_impl = called("scaling_impl", scaling_impl, "x")
+        self.norm = StatsScaling(statistic("normalize_stats_impl", normalize_stats_impl), restrict)
         self.learned_norm = LearnedStatsScaling(normalize_stats_impl, restrict)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 A histogram is made in one pass after that for its end, and replaces sorting: its cost grows with the number of values
 alone, and tensors of any size work. Ranges are whole numbers of bins, so fractions of the largest magnitude; the
-fraction is constant to the gradient.
+fraction is constant to the gradient. Values of half precision are told apart, and counted, as in float32, and their
+ranges are float32.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class HistogramPercentile(Module):
         """The percentiles of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x).abs()
         end = rows.amax(dim=-1, keepdim=True)
-        counts = bin_counts(rows, end, torch.ones_like(rows, dtype=torch.int64), self.histogram_bins)
+        counts = bin_counts(rows.detach(), end.detach(), self.histogram_bins)
         k = max(1, math.floor(self.high_percentile_q / 100 * rows.shape[-1] + 0.5))
         below = (counts.cumsum(dim=-1) < k).sum(dim=-1, keepdim=True)
         return self.granularity_impl.to_scale(((below + 1) / self.histogram_bins * end).squeeze(-1))
@@ -184,26 +185,40 @@ class Entropy(Module):
         return self.granularity_impl.to_scale((fraction * rows.amax(dim=-1, keepdim=True)).squeeze(-1))
 
 
-def bin_counts(magnitude: Tensor, end: Tensor, weight: Tensor, number: int) -> Tensor:
-    """The weights of all values in each of `number` equal bins from 0 to `end`, which belongs to the last.
+def bin_counts(magnitude: Tensor, end: Tensor, number: int, counted: Tensor | None = None) -> Tensor:
+    """How many values are in each of `number` equal bins from 0 to `end`, which belongs to the last.
 
     Args:
         magnitude: values of 0 or more, shape `(..., values)`; NaN counts as 0.
         end: upper end of the last bin, shape `(..., 1)`; of zero, all values are in the first bin.
-        weight: what each value counts, in the shape of `magnitude`.
         number: number of bins.
+        counted: which values count, as booleans in the shape of `magnitude`. Default: all.
 
     Returns:
-        Sums of weights, shape `(..., number)`, in their dtype.
+        Whole numbers, shape `(..., number)`.
 
     Examples:
-        >>> bin_counts(torch.tensor([0.1, 0.5, 0.9, 1.0]), torch.tensor([1.0]), torch.ones(4), 2)
-        tensor([1., 3.])
+        >>> bin_counts(torch.tensor([0.1, 0.5, 0.9, 1.0]), torch.tensor([1.0]), 2)
+        tensor([1, 3])
     """
-    position = torch.nan_to_num(magnitude.detach() * (number / end.detach()), nan=0.0)
+    position = torch.nan_to_num(at_least_float32(magnitude) * (number / at_least_float32(end)), nan=0.0)
     index = position.clamp(0, number - 1).to(torch.int64)
-    empty = torch.zeros(*magnitude.shape[:-1], number, dtype=weight.dtype, device=weight.device)
-    return empty.scatter_add(-1, index, weight)
+    counts = torch.ones_like(index) if counted is None else counted.to(torch.int64)
+    empty = torch.zeros(*magnitude.shape[:-1], number, dtype=torch.int64, device=magnitude.device)
+    return empty.scatter_add(-1, index, counts)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in its dtype, or in float32 if it has half precision, which tells no more than 256 bins apart.
+
+    Args:
+        x: of any shape.
+
+    Examples:
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()
@@ -215,7 +230,8 @@ def _search(
     cost: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """The fraction of each row's largest magnitude with the smallest cost, shape `(..., 1)`."""
-    counts = bin_counts(rows, rows.amax(dim=-1, keepdim=True), (rows > 0).to(rows.dtype), number)
+    counts = bin_counts(rows, rows.amax(dim=-1, keepdim=True), number, rows > 0)
+    counts = counts.to(torch.promote_types(rows.dtype, torch.float32))
     best = torch.ones_like(counts[..., :1])
     smallest = torch.full_like(best, torch.inf)
     for end in range(number, 0, -stride):

@@ -8,7 +8,8 @@ from torch.nn import Module, Parameter
 
 from brevq.core.checks import positive
 from brevq.core.function_wrapper import Granularity, PerTensor
-from brevq.core.stats.ops import MeanSigmaStd
+from brevq.core.stats.ops import deviation
+from brevq.core.stats.unit import near_one
 from brevq.errors import ArgumentError
 
 _ONE_SCALE = (
@@ -45,7 +46,8 @@ class L1Norm(Module):
 class L2Norm(Module):
     """The Euclidean norm: ``sqrt(sum x ** 2)``.
 
-    Its gradient is ``x / norm``, and zero where all values are zero.
+    Its gradient is ``x / norm``, and zero where all values are zero. Squares are summed in units of a power of two, so
+    none overflows or vanishes, however large or small the values are.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -64,7 +66,7 @@ class L2Norm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The Euclidean norms of `x`, in the shape of the scale."""
-        return self.granularity_impl.to_scale(torch.linalg.vector_norm(self.granularity_impl(x), ord=2, dim=-1))
+        return self.granularity_impl.to_scale(_euclidean(self.granularity_impl(x)))
 
 
 class SignedAbsMax(Module):
@@ -145,13 +147,13 @@ class AbsMaxL2(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The root mean square of the maxima of `x`, shape `()`."""
         maxima = self.channel_granularity_impl(x).abs().amax(dim=-1)
-        return self.granularity_impl.to_scale(torch.linalg.vector_norm(maxima) / maxima.numel() ** 0.5)
+        return self.granularity_impl.to_scale(_euclidean(maxima.flatten()) / maxima.numel() ** 0.5)
 
 
 class MeanLearnedSigmaStd(Module):
     """The mean of the absolute values and a learned number of deviations more: ``mean |x| + sigma * std |x|``.
 
-    The deviation is the unbiased one; of a single value it is zero. Each scale has a `sigma` of its own.
+    The deviation is that of `MeanSigmaStd`. Each scale has a `sigma` of its own.
 
     Args:
         granularity_impl: which values are reduced together; its scales' shape must be known. Default: all of them.
@@ -163,7 +165,7 @@ class MeanLearnedSigmaStd(Module):
     Examples:
         >>> stats = MeanLearnedSigmaStd(sigma=2.0)
         >>> stats(torch.tensor([1.0, -1.0, 1.0])).detach(), stats.sigma.item()
-        (tensor(1.0002), 2.0)
+        (tensor(1.), 2.0)
     """
 
     def __init__(self, granularity_impl: Granularity | None = None, sigma: float = 3.0) -> None:
@@ -175,8 +177,14 @@ class MeanLearnedSigmaStd(Module):
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x).abs()
         mean = self.granularity_impl.to_scale(rows.mean(dim=-1))
-        variance = self.granularity_impl.to_scale(rows.var(dim=-1, correction=1 if rows.shape[-1] > 1 else 0))
-        return mean + self.sigma * torch.sqrt(variance + MeanSigmaStd.EPSILON)
+        return mean + self.sigma * self.granularity_impl.to_scale(deviation(rows))
+
+
+def _euclidean(rows: Tensor) -> Tensor:
+    """The Euclidean norm of each row."""
+    scaled, unit = near_one(rows)
+    norm: Tensor = torch.linalg.vector_norm(scaled, ord=2, dim=-1) / unit.squeeze(-1)
+    return norm
 
 
 def _one_scale(granularity: Granularity | None) -> Granularity:

@@ -14,6 +14,7 @@ from torch.nn import Module
 
 from brevq.core.checks import between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.stats.unit import near_one
 
 
 class AbsMax(Module):
@@ -122,6 +123,8 @@ class AbsAveAboveThreshold(Module):
 class AbsPercentile(Module):
     """A percentile of the absolute values: the k-th smallest, ``k = floor(q / 100 * n + 1/2)``, at least the first.
 
+    NaN gives NaN.
+
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
         high_percentile_q: the percentile, in percent, above 0 and at most 100. Default: 99.999.
@@ -147,6 +150,8 @@ class AbsPercentile(Module):
 
 class PercentileInterval(Module):
     """The width of the interval between two percentiles and zero: ``max(high, 0) - min(low, 0)``.
+
+    NaN gives NaN.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -184,7 +189,9 @@ class PercentileInterval(Module):
 class MeanSigmaStd(Module):
     """The mean of the absolute values and `sigma` standard deviations more: ``mean |x| + sigma * std |x|``.
 
-    The deviation is the unbiased one; of a single value it is zero.
+    The deviation is the unbiased one; of a single value it is zero. Where it is zero, so is its gradient. Nothing is
+    added to the variance: Brevitas adds 1e-8, which is below float32's rounding for deviations above 0.3, and more than
+    the deviation itself for those below 0.0001.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -195,11 +202,10 @@ class MeanSigmaStd(Module):
 
     Examples:
         >>> MeanSigmaStd(sigma=2.0)(torch.tensor([1.0, -1.0, 1.0]))
-        tensor(1.0002)
+        tensor(1.)
+        >>> MeanSigmaStd(sigma=2.0)(torch.tensor([1.0, 3.0, -5.0]))
+        tensor(7.)
     """
-
-    #: Added to the variance, so that the gradient of the standard deviation is finite for a constant tensor.
-    EPSILON = 1e-8
 
     def __init__(self, granularity_impl: Granularity | None = None, sigma: float = 3.0) -> None:
         super().__init__()
@@ -209,9 +215,7 @@ class MeanSigmaStd(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x).abs()
-        variance = rows.var(dim=-1, correction=1 if rows.shape[-1] > 1 else 0)
-        deviation = torch.sqrt(variance + self.EPSILON)
-        return self.granularity_impl.to_scale(rows.mean(dim=-1) + self.sigma * deviation)
+        return self.granularity_impl.to_scale(rows.mean(dim=-1) + self.sigma * deviation(rows))
 
 
 class NegativeMinOrZero(Module):
@@ -240,6 +244,8 @@ class NegativeMinOrZero(Module):
 class NegativePercentileOrZero(Module):
     """A low percentile if it is negative, else zero.
 
+    NaN gives NaN.
+
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
         low_percentile_q: the percentile, in percent: the k-th smallest, ``k = ceil(q / 100 * n)``. Default: 0.001.
@@ -263,6 +269,20 @@ class NegativePercentileOrZero(Module):
         return self.granularity_impl.to_scale(torch.clamp_max(lowest, 0.0))
 
 
+def deviation(rows: Tensor) -> Tensor:
+    """The unbiased standard deviation of each row; of a single value zero, and where it is zero so is its gradient.
+
+    Args:
+        rows: shape `(..., values)`.
+
+    Examples:
+        >>> deviation(torch.tensor([[1e-30, 3e-30, 5e-30], [2.0, 2.0, 2.0]]))
+        tensor([2.0000e-30, 0.0000e+00])
+    """
+    scaled, unit = near_one(rows)
+    return scaled.std(dim=-1, correction=1 if rows.shape[-1] > 1 else 0) / unit.squeeze(-1)
+
+
 def _percent(name: str, value: float) -> float:
     """A percentage above 0."""
     return between(name, positive(name, value), 0, 100)
@@ -280,5 +300,7 @@ def _low_percentile(rows: Tensor, q: float) -> Tensor:
 
 
 def _kth(rows: Tensor, k: int) -> Tensor:
+    """The k-th smallest of each row, from the first to the last; NaN of rows that have one, which sorts behind all."""
     n = rows.shape[-1]
-    return rows.kthvalue(min(max(k, 1), n), dim=-1).values
+    largest = rows.detach().amax(dim=-1)
+    return torch.where(torch.isnan(largest), largest, rows.kthvalue(min(max(k, 1), n), dim=-1).values)

@@ -16,7 +16,7 @@ from torch.nn import Module
 from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Statistic
-from brevq.core.stats.histogram import bin_counts
+from brevq.core.stats.histogram import at_least_float32, bin_counts
 from brevq.errors import ArgumentError
 
 _OTHER_BINS = (
@@ -93,7 +93,8 @@ class AbsHistogram(Module):
     """The histogram of the absolute values of a batch, to be gathered by `RunningPercentile`.
 
     Its end is a power of two above the largest magnitude, at most twice it, so that histograms with different ends
-    are added exactly. Where a value is infinite or NaN, all of its histogram is. It receives no gradient.
+    are added exactly. Where a value is infinite or NaN, all of its histogram is. It receives no gradient. Counts of
+    values of half precision are float32.
 
     Args:
         granularity_impl: which values are counted together; its scales' shape must be known. Default: all of them.
@@ -116,10 +117,10 @@ class AbsHistogram(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The counts of `x` and the end of the last bin, shape `(*scale_shape, histogram_bins + 1)`."""
         rows = self.granularity_impl(x).abs()
-        largest = rows.amax(dim=-1, keepdim=True)
+        largest = at_least_float32(rows.amax(dim=-1, keepdim=True))
         power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
         end = torch.where(largest > 0, power, largest)
-        histogram = torch.cat([bin_counts(rows, end, torch.ones_like(rows), self.histogram_bins), end], dim=-1)
+        histogram = torch.cat([bin_counts(rows, end, self.histogram_bins).to(end.dtype), end], dim=-1)
         histogram = torch.where(torch.isfinite(largest), histogram, largest)
         return histogram.reshape(*self.granularity_impl.scale_shape, self.histogram_bins + 1)
 
@@ -159,7 +160,7 @@ class RunningPercentile(Module):
 
     def read(self, average: Tensor) -> Tensor:
         """The percentile of what was gathered, in the shape of the scale."""
-        counts, end = average[..., :-1], average[..., -1]
+        counts, end = average[..., :-1].double(), average[..., -1]  # of many batches float32 can not count all values
         k = torch.floor(self.high_percentile_q / 100 * counts.sum(dim=-1, keepdim=True) + 0.5).clamp_min(1)
         below = (counts.cumsum(dim=-1) < k).sum(dim=-1)
         return (below + 1).clamp_max(self.histogram_bins) / self.histogram_bins * end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,13 @@ from torch.nn import Module, Parameter
 
 from brevq.core.checks import count
 from brevq.core.interfaces import Statistic
-from brevq.core.phase import Phase
+from brevq.core.phase import Phase, recomputing
+from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
+
+#: Of how many observing calls the statistics are kept for their repetition: those of the step that ends observing.
+_REPEATABLE = 32
 
 
 class RuntimeStats(Module):
@@ -31,6 +36,12 @@ class RuntimeStats(Module):
     - *fixed*: after calibration, the average is held as it is.
 
     While `calibrating` is True, every batch is observed, in training and in evaluation.
+
+    Where training is spread over processes (`torch.distributed` has a default group of more than one), each observes
+    the batches of all, and the ranges are those of one process that sees the union; `ranks` says which processes.
+    In calibration each observes its own, unless `calibration_ranks` says otherwise.
+
+    A call that activation checkpointing repeats, in the backward pass, observes nothing and returns what it returned.
 
     A statistic that is infinite or NaN is returned and not averaged, so one bad batch does not spoil the range.
 
@@ -75,6 +86,11 @@ class RuntimeStats(Module):
         # Most gather the statistic itself; some gather more, and read it from that.
         self.read: Callable[[Tensor], Tensor] = getattr(self.running_impl, "read", _identity)
         self.calibrating = False
+        self.ranks = Ranks()
+        self.calibration_ranks = Ranks(alone=True)
+        # Statistics of the latest observing calls, which activation checkpointing may repeat once learning began.
+        self._repeatable: deque[Tensor] = deque(maxlen=_REPEATABLE)
+        self._repeated = False
         self._phase = Phase.EMPTY
         shape = stats_impl.granularity_impl.scale_shape
         self.value = Parameter(torch.zeros(shape))
@@ -98,8 +114,21 @@ class RuntimeStats(Module):
         Raises:
             UncalibratedError: in evaluation, no data having been seen.
         """
+        if self._phase == Phase.EMPTY:
+            self._catch_up()
+        if recomputing():
+            return self._repeat(x)
+        self._forget_repeated()
         if self.calibrating or (self.training and self._phase <= Phase.OBSERVE):
             return self._observe(x)
+        return self._in_force()
+
+    def _in_force(self) -> Tensor:
+        """What does not depend on the batch.
+
+        Raises:
+            UncalibratedError: no data was seen.
+        """
         if self._phase == Phase.EMPTY:
             raise UncalibratedError("it has seen no data")
         if self._phase == Phase.LEARNED:
@@ -125,8 +154,7 @@ class RuntimeStats(Module):
     def train(self, mode: bool = True) -> RuntimeStats:
         """As for every module; what compiled code left behind is brought up to date."""
         super().train(mode)
-        if not self.phase_code.is_meta and self._phase != self.phase:
-            self._set_phase(self.phase)
+        self._catch_up()
         return self
 
     def reset(self) -> None:
@@ -146,23 +174,72 @@ class RuntimeStats(Module):
         self._phase = phase
         self.phase_code.fill_(int(phase))
 
+    def _catch_up(self) -> None:
+        """Read the phase off its buffer, which compiled code, or another process, may have written."""
+        if not torch.compiler.is_compiling() and not self.phase_code.is_meta and self._phase != self.phase:
+            self._set_phase(self.phase)
+
     def _observe(self, x: Tensor) -> Tensor:
         """The statistic of `x`, which is averaged; in compiled code, which can not branch, the value after the last."""
-        if x.numel() == 0:
+        ranks = self._observed_ranks()
+        sizes = ranks.sizes(x)
+        if sum(sizes) == 0:
             return self.value
         if self._phase != Phase.OBSERVE:
             self.reset()
             self._set_phase(Phase.OBSERVE)
-        statistic = self.stats_impl(x)
+        statistic = ranks.statistic(self.stats_impl, x, sizes)
+        self._remember(statistic)
         encoded = self.encode(self.read(statistic))
+        observed = statistic.detach()
+        counts = torch.isfinite(observed)
         if self.calibrating:
-            self._average(statistic.detach(), torch.isfinite(statistic))
+            self._average(observed, counts)
             return encoded
         full = self.steps >= self.collect_stats_steps
         result = torch.where(full, self.value, encoded)
-        self._average(statistic.detach(), torch.isfinite(statistic) & ~full)
+        self._average(observed, counts & ~full)
         self._finish(full)
         return result
+
+    def _observed_ranks(self) -> Ranks:
+        """The processes whose batches are observed now."""
+        return self.calibration_ranks if self.calibrating else self.ranks
+
+    def _remember(self, statistic: Tensor) -> None:
+        """Keep what an observing call found, in case that activation checkpointing repeats it after learning began."""
+        if not torch.compiler.is_compiling():
+            self._repeatable.append(statistic.detach().cpu())
+
+    def _forget_repeated(self) -> None:
+        """Once a call is new again, those before it that could be repeated were."""
+        if self._repeated:
+            self._repeatable.clear()
+            self._repeated = False
+
+    def _repeat(self, x: Tensor) -> Tensor:
+        """What an earlier call returned for `x`: the statistic, if it observed, else what is in force."""
+        self._repeated = True
+        observing = self.calibrating or (self.training and self._phase <= Phase.OBSERVE)
+        if not observing and not self._was_observed(x):
+            return self._in_force()
+        ranks = self._observed_ranks()
+        sizes = ranks.sizes(x)
+        if sum(sizes) == 0:
+            return self.value
+        encoded = self.encode(self.read(ranks.statistic(self.stats_impl, x, sizes)))
+        return encoded if self.calibrating else torch.where(self.steps < 0, self.value, encoded)
+
+    @torch.no_grad()
+    def _was_observed(self, x: Tensor) -> bool:
+        """Whether `x` is the batch of one of the latest observing calls, by its statistic."""
+        if not self.training or not self._repeatable:
+            return False
+        sizes = self.ranks.sizes(x)
+        if sum(sizes) == 0:
+            return False
+        statistic = self.ranks.statistic(self.stats_impl, x, sizes)
+        return any(_same(statistic, observed) for observed in self._repeatable)
 
     @torch.no_grad()
     def _average(self, statistic: Tensor, counts: Tensor) -> None:
@@ -183,6 +260,11 @@ class RuntimeStats(Module):
         super()._load_from_state_dict(*args, **kwargs)
         if not self.phase_code.is_meta:
             self._set_phase(Phase(int(self.phase_code)))
+
+
+def _same(statistic: Tensor, observed: Tensor) -> bool:
+    """Whether two statistics are equal, bit for bit; NaN equals NaN."""
+    return torch.allclose(statistic.detach().cpu(), observed, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, SearchGrid
 from brevq.core.stats.grids import NearestGrid
+from brevq.core.stats.unit import unit_power
 
 
 class MSE(Module):
@@ -26,7 +27,8 @@ class MSE(Module):
 
     With candidates ``r_k = mse_reach * k / mse_iters * max |x|`` for k from 1 to `mse_iters`, the one with the smallest
     ``mean (s * grid(x / s) - x) ** 2``, where ``s = grid.scale(r_k)``; the largest of several. Zero is on code zero;
-    for grids with a zero-point there is `MSEInterval`. NaN gives NaN.
+    for grids with a zero-point there is `MSEInterval`. Errors are squared in units of a power of two, so that what is
+    found for a tensor times any number is that times the number. NaN gives NaN.
 
     Args:
         search_grid_impl: what values are rounded to: an integer grid, a floating-point format or a block format.
@@ -78,10 +80,11 @@ class MSE(Module):
     @torch.no_grad()
     def _search(self, rows: Tensor, largest: Tensor) -> Tensor:
         """The best multiple of `largest` for each row, which has shape `(..., 1)`."""
+        unit = unit_power(largest)
 
         def error(multiple: float) -> Tensor:
             scale = self.grid.scale(restricted(multiple * largest, self.restrict_scaling_impl))
-            return (self.grid(rows / scale) * scale - rows).square().mean(dim=-1, keepdim=True)
+            return ((self.grid(rows / scale) * scale - rows) * unit).square().mean(dim=-1, keepdim=True)
 
         start = torch.ones_like(largest), torch.full_like(largest, torch.inf)
         return least(error, self.candidates, *start)[0]

@@ -10,6 +10,7 @@ from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction
 from brevq.core.stats.grids import NearestGrid
 from brevq.core.stats.search import candidates, least, restricted
+from brevq.core.stats.unit import unit_power
 
 
 class IntervalSearch(Module):
@@ -20,7 +21,8 @@ class IntervalSearch(Module):
     it is; of the first width, with `low` as it is; of the first `low`, with `high` as it is. None adds to the error,
     ``mean (s * (clamp(round(x / s + z)) - z) - x) ** 2``, where ``s = (high - low) / int_threshold`` and
     ``z = clamp(round(lowest code - low / s))``. Where the zero-point is a code, the lower end that comes back is the
-    value that the lowest code stands for. NaN gives NaN, and so do infinities.
+    value that the lowest code stands for. Errors are squared in units of a power of two, so none overflows or vanishes.
+    NaN gives NaN, and so do infinities.
 
     Args:
         search_grid_impl: the integer grid.
@@ -79,9 +81,10 @@ class IntervalSearch(Module):
     @torch.no_grad()
     def _search(self, rows: Tensor, low: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         """The best end on the lowest code, and the best width, for each row; both have shape `(..., 1)`."""
+        unit = unit_power(width)
 
         def error(low: Tensor, width: Tensor) -> Tensor:
-            return self._error(rows, low, width)
+            return self._error(rows, low, width, unit)
 
         one, infinite = torch.ones_like(low), torch.full_like(low, torch.inf)
         b, smallest = least(lambda k: error(k * low, k * width), self.candidates, one, infinite)
@@ -94,11 +97,11 @@ class IntervalSearch(Module):
         scale, zero_point = self._code(best * low, chosen)
         return (self.grid.lowest() - zero_point) * scale, chosen
 
-    def _error(self, rows: Tensor, low: Tensor, width: Tensor) -> Tensor:
-        """The mean squared error of each row with its interval."""
+    def _error(self, rows: Tensor, low: Tensor, width: Tensor, unit: Tensor) -> Tensor:
+        """The mean squared error of each row with its interval, in units that keep its squares finite."""
         scale, zero_point = self._code(low, width)
         error: Tensor = (self.grid(rows / scale + zero_point) - zero_point) * scale - rows
-        return error.square().mean(dim=-1, keepdim=True)
+        return (error * unit).square().mean(dim=-1, keepdim=True)
 
     def _code(self, low: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero-point of intervals."""
