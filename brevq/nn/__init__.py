@@ -2,6 +2,7 @@
 
 from brevq.nn.accumulator import ClampQAccumulator, TruncQAccumulator
 from brevq.nn.activation import (
+    QuantActivation,
     QuantELU,
     QuantGELU,
     QuantHardSigmoid,
@@ -29,8 +30,10 @@ from brevq.nn.conv import (
 )
 from brevq.nn.eltwise import QuantCat, QuantEltwiseAdd, QuantOperation
 from brevq.nn.embedding import QuantEmbedding, QuantEmbeddingBag
+from brevq.nn.layer import QuantLayer
 from brevq.nn.linear import QuantLinear
 from brevq.nn.merge import merge_all_bn, merge_bn
+from brevq.nn.module import QuantModule
 from brevq.nn.multihead_attention import QuantMultiheadAttention
 from brevq.nn.norm import QuantBatchNorm1d, QuantBatchNorm2d, QuantLayerNorm, QuantRMSNorm
 from brevq.nn.pool import TruncAdaptiveAvgPool2d, TruncAvgPool2d
@@ -39,6 +42,7 @@ from brevq.nn.recurrent_layer import QuantRecurrent
 
 __all__ = [
     "ClampQAccumulator",
+    "QuantActivation",
     "QuantBatchNorm1d",
     "QuantBatchNorm2d",
     "QuantCat",
@@ -59,10 +63,12 @@ __all__ = [
     "QuantHardTanh",
     "QuantIdentity",
     "QuantLSTM",
+    "QuantLayer",
     "QuantLayerNorm",
     "QuantLeakyReLU",
     "QuantLinear",
     "QuantMish",
+    "QuantModule",
     "QuantMultiheadAttention",
     "QuantOperation",
     "QuantPReLU",

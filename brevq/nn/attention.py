@@ -174,7 +174,9 @@ def check_arguments(
     if query.is_nested or key.is_nested or value.is_nested:
         raise ArgumentError(_NESTED.format(layer=describe(layer)))
     if query.dim() not in (2, 3) or not query.dim() == key.dim() == value.dim():
-        raise ArgumentError(_DIMENSIONS.format(layer=describe(layer), shapes=[tuple(x.shape) for x in (query, key, value)]))
+        raise ArgumentError(
+            _DIMENSIONS.format(layer=describe(layer), shapes=[tuple(x.shape) for x in (query, key, value)])
+        )
     if is_causal and attn_mask is None:
         raise ArgumentError(_NO_MASK.format(layer=describe(layer)))
     masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask}
@@ -182,13 +184,14 @@ def check_arguments(
     for argument, allowed in _shapes(layer, query, key).items():
         if argument in given and not any(_same(given[argument].shape, shape) for shape in allowed):
             raise ArgumentError(
-                f"{describe(layer)} got `{argument}` of shape {tuple(given[argument].shape)}, and beside a `query` of shape "
-                f"{tuple(query.shape)} and a `key` of shape {tuple(key.shape)} it must be "
+                f"{describe(layer)} got `{argument}` of shape {tuple(given[argument].shape)}, and beside a `query` of "
+                f"shape {tuple(query.shape)} and a `key` of shape {tuple(key.shape)} it must be "
                 f"{' or '.join(map(str, allowed))}"
             )
         if argument in masks and argument in given and not _is_mask(given[argument]):
             raise ArgumentTypeError(
-                f"{describe(layer)} got `{argument}` of {given[argument].dtype}: a mask is boolean, or floating-point and added"
+                f"{describe(layer)} got `{argument}` of {given[argument].dtype}: a mask is boolean, or floating-point "
+                "and added"
             )
 
 

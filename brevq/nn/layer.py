@@ -51,7 +51,10 @@ _HOOKED = (
     "Compute it by torch.nn.utils.parametrize, or give each layer a quantizer of its own"
 )
 
-_NOT_INTEGERS = "a sum runs over several scales, or the codes of input and weight are not all integers"
+_NOT_INTEGERS = (
+    "a sum runs over several scales, or the codes of input and weight are not all integers, or what the layer computes "
+    "is not exact on codes"
+)
 
 
 class QuantLayer(QuantModule):
@@ -105,8 +108,11 @@ class QuantLayer(QuantModule):
     output_quant: Quantizer | None
 
     def __setattr__(self, name: str, content: Any) -> None:
-        """Set an attribute; a quantizer of the weight learns that it serves this layer."""
+        """Set an attribute; a quantizer of the weight learns that it serves this layer, the one before that it left."""
+        before: Quantizer | None = vars(self).get("_modules", {}).get(name) if name == "weight_quant" else None
         super().__setattr__(name, content)
+        if before is not None:
+            before.leave(self)
         if name == "weight_quant" and content is not None:
             self.weight_quant.share(self)  # type: ignore[union-attr]  # it is one now
 
@@ -184,8 +190,8 @@ class QuantLayer(QuantModule):
         if isinstance(output, QuantTensor):
             output.producer = self
             return output
-        why = "the input is a plain tensor" if not isinstance(x, QuantTensor) else _NOT_INTEGERS
-        why = "the bias is in float" if isinstance(bias, Tensor) and isinstance(x, QuantTensor) else why
+        why = "the bias is in float" if isinstance(bias, Tensor) else _NOT_INTEGERS
+        why = why if isinstance(x, QuantTensor) else "the input is a plain tensor"
         raise ArgumentError(_NO_ACCUMULATOR.format(layer=describe(self), why=why))
 
     def quant_weight(self, x: QuantTensor | None = None) -> QuantTensor:
@@ -227,6 +233,8 @@ class QuantLayer(QuantModule):
         Args:
             argument: one of `quants`.
         """
+        if self.weight is None:
+            return {}
         about = {"dtype": self.weight.dtype, "device": self.weight.device}
         if argument == "weight_quant":
             return {"tensor_shape": tuple(self.weight.shape), "channel_axis": self.channel_axis, **about}
@@ -290,9 +298,10 @@ class QuantLayer(QuantModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Weights that come without the state of their quantizer are a float network's: learned ranges start again."""
         super()._load_from_state_dict(state_dict, prefix, *args)
-        weight = state_dict.get(prefix + "weight")
         known = any(key.startswith(prefix + "weight_quant.") for key in state_dict)
-        if self.weight_quant is not None and not known and weight is not None and weight.shape == self.weight.shape:
+        ours = {prefix + name: own.shape for name, own in self.named_parameters(recurse=False) if name != "bias"}
+        loaded = any(key in state_dict and state_dict[key].shape == shape for key, shape in ours.items())
+        if self.weight_quant is not None and loaded and not known:
             self.weight_quant.restart()
 
 

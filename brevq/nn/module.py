@@ -85,7 +85,9 @@ class QuantModule(nn.Module):
             ArgumentTypeError: the name is that of an override, which means something to the constructor alone.
         """
         if name in self.quants:
-            content = self.bound(name, content, {})
+            given, content = content, self.bound(name, content, {})
+            if content is not given:
+                content.train(self.training)
         else:
             self._refuse_override(name)
         super().__setattr__(name, content)

@@ -68,10 +68,6 @@ class QuantNorm(QuantLayer):
             raise ArgumentError(_NO_ACCUMULATOR.format(layer=type(self).__name__, recipe=quantizer.recipe.__name__))
         return quantizer
 
-    def supplied_to(self, argument: str) -> dict[str, Any]:
-        """Dtype and device of the weight, shapes and channel axis; nothing where there is no weight."""
-        return {} if self.weight is None else super().supplied_to(argument)
-
 
 class QuantLayerNorm(QuantNorm, nn.LayerNorm):
     """`torch.nn.LayerNorm` with a quantized affine weight, and quantized bias, input and output where asked for.

@@ -51,6 +51,7 @@ class Operators:
 
     @requires_grad.setter
     def requires_grad(self, requires_grad: bool) -> None:
+        """Let the values have gradients, or not."""
         self.value.requires_grad = requires_grad
 
     def to(self, *args: Any, **kwargs: Any) -> Any:

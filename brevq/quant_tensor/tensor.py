@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -140,9 +141,16 @@ class QuantTensor(Operators):
         if not self.is_valid:
             raise ArgumentError(
                 f"the values of this QuantTensor do not lie on its grid of {int(self.bit_width)} bits "
-                "with the given scale, so they have no codes: quantize them first"
+                f"with the given scale, so they have no codes: quantize them first{self._hint()}"
             )
         return self._join(codes).clamp(*self._limits()).to(self._code_dtype())
+
+    def _hint(self) -> str:
+        """What else may be wrong with values off the grid."""
+        whole = round(1 - math.log2(torch.finfo(self.value.dtype).eps))
+        if self.bit_width <= whole:
+            return ""
+        return f", or compute such sums in float64, as {self.value.dtype} holds integers of {whole} bits at most"
 
     @property
     def is_valid(self) -> bool:

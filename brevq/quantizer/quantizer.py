@@ -245,6 +245,15 @@ class Quantizer(nn.Module):
             )
         granularity.add_peer(layer)
 
+    def leave(self, layer: nn.Module) -> None:
+        """Count `layer` no longer among those whose weight this quantizer serves.
+
+        Args:
+            layer: a layer that got another quantizer.
+        """
+        if self.granularity is not None:
+            self.granularity.remove_peer(layer)
+
     def restart(self) -> None:
         """Let learned ranges and roundings start again from the next tensor, as after new weights were loaded."""
         for module in self.modules():

@@ -356,3 +356,13 @@ def test_bad_arguments_are_refused(create, kind, message):
     with pytest.raises(kind) as error:
         create()
     assert message == str(error.value)
+
+
+def test_a_start_that_came_with_the_buffers_is_kept():
+    """Ranges that another process has sent, buffers and parameters alone, do not start again from the tensor."""
+    sender, receiver = (LearnedStatsScaling(AbsMax()) for _ in range(2))
+    sender(torch.tensor([-3.0, 1.0]))
+    with torch.no_grad():
+        for theirs, ours in zip(sender.state_dict().values(), receiver.state_dict().values(), strict=True):
+            ours.copy_(theirs)
+    assert 3.0 == receiver(torch.tensor([100.0])).item()

@@ -4,7 +4,7 @@ import brevq.nn as qnn
 from brevq.nn.module import QuantModule
 from tests.support.table import CASES, PAGE, page
 
-BASES = {"QuantOperation", "QuantRecurrent"}
+BASES = {"QuantActivation", "QuantLayer", "QuantModule", "QuantOperation", "QuantRecurrent"}
 
 
 def test_every_layer_is_in_the_table():

@@ -75,6 +75,8 @@ class LearnedRoundSte(Module):
         if x.shape != self.value.shape:
             raise ArgumentError(_OTHER_SHAPE.format(known=tuple(self.value.shape), given=tuple(x.shape)))
         if not self._started:
+            self._catch_up()
+        if not self._started:
             self._start_from(x)
         return self.learned_round_impl(x, self.value)
 
@@ -82,6 +84,11 @@ class LearnedRoundSte(Module):
         """Start again from the next tensor."""
         self._started = False
         self.started.fill_(False)
+
+    def _catch_up(self) -> None:
+        """Take over what came with the buffers alone, as from another process."""
+        if not torch.compiler.is_compiling() and not self.started.is_meta:
+            self._started = bool(self.started)
 
     @torch.no_grad()
     def _start_from(self, x: Tensor) -> None:
@@ -91,7 +98,8 @@ class LearnedRoundSte(Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._started = False if self.started.is_meta else bool(self.started)
+        self._started = False
+        self._catch_up()
 
 
 class LearnedRoundHardSigmoid(Module):

@@ -101,14 +101,23 @@ class Granularity(Module, ABC):
         """The rows of which statistics are taken: those of `x`, or of all peers where there are several."""
         if len(self.peers) < 2:
             return self.rows(x)
-        layers = [peer() for peer in self.peers]
-        rows = [self.rows(self.split(layer.weight.to(x.dtype))) for layer in layers if layer is not None]
-        return torch.cat(rows, dim=-1)
+        weights = [_weight(layer) for layer in [peer() for peer in self.peers] if layer is not None]
+        return torch.cat([self.rows(self.split(weight.to(x.dtype))) for weight in weights], dim=-1)
 
     def add_peer(self, layer: Module) -> None:
         """Count `layer`, which has a `weight`, among those that share the scale; once."""
         if not any(peer() is layer for peer in self.peers):
             self.peers = [*(peer for peer in self.peers if peer() is not None), Peer(layer)]
+
+    def remove_peer(self, layer: Module) -> None:
+        """Count `layer` no longer among those that share the scale."""
+        self.peers = [peer for peer in self.peers if peer() is not layer]
+
+
+def _weight(layer: Any) -> Tensor:
+    """The weight of a layer that is quantized, which some compute from their parameters."""
+    weight: Tensor = layer.float_parameters(None)[0] if hasattr(layer, "float_parameters") else layer.weight
+    return weight
 
 
 class PerTensor(Granularity):

@@ -64,6 +64,8 @@ class LearnedStatsScaling(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The learned ranges, in the shape of the scale; `x` is looked at once."""
         if self._phase == Phase.EMPTY:
+            self._catch_up()
+        if self._phase == Phase.EMPTY:
             self._start_from(x)
         value = self.value
         if self.gradient_scale_impl is not None:
@@ -78,6 +80,11 @@ class LearnedStatsScaling(Module):
         """The phase, for printing."""
         return f"phase={self._phase}"
 
+    def _catch_up(self) -> None:
+        """Take a phase over that came with the buffers alone, as from another process."""
+        if not torch.compiler.is_compiling() and not self.phase_code.is_meta:
+            self._phase = Phase(int(self.phase_code))
+
     @torch.no_grad()
     def _start_from(self, x: Tensor) -> None:
         self.value.copy_(self.restrict_scaling_impl.encode(self.stats_impl(x)))
@@ -89,8 +96,7 @@ class LearnedStatsScaling(Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        if not self.phase_code.is_meta:
-            self._phase = Phase(int(self.phase_code))
+        self._catch_up()
 
 
 class LearnedFactorScaling(Module):

@@ -66,6 +66,21 @@ class Ranks:
         counts: list[int] = sizes.tolist()
         return counts
 
+    def total(self, x: Tensor) -> float:
+        """The sum of the values of all processes, the same in all.
+
+        Args:
+            x: the batch of this one.
+
+        Examples:
+            >>> Ranks().total(torch.tensor([1.0, 2.0]))
+            3.0
+        """
+        total = x.detach().sum()
+        if self.shared:
+            dist.all_reduce(total, group=self.group)
+        return float(total)
+
     def statistic(self, stats_impl: Callable[[Tensor], Tensor], x: Tensor, sizes: list[int]) -> Tensor:
         """A statistic of the batches of all processes; its gradient goes to the process that a value came from.
 

@@ -17,7 +17,7 @@ from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
 
-#: Of how many observing calls the statistics are kept for their repetition: those of the step that ends observing.
+#: How many observing calls can be repeated after learning began: those of the step that ends observing.
 _REPEATABLE = 32
 
 
@@ -88,8 +88,8 @@ class RuntimeStats(Module):
         self.calibrating = False
         self.ranks = Ranks()
         self.calibration_ranks = Ranks(alone=True)
-        # Statistics of the latest observing calls, which activation checkpointing may repeat once learning began.
-        self._repeatable: deque[Tensor] = deque(maxlen=_REPEATABLE)
+        # The sums of the latest batches that were observed: these may be repeated once learning began.
+        self._repeatable: deque[str] = deque(maxlen=_REPEATABLE)
         self._repeated = False
         self._phase = Phase.EMPTY
         shape = stats_impl.granularity_impl.scale_shape
@@ -188,8 +188,8 @@ class RuntimeStats(Module):
         if self._phase != Phase.OBSERVE:
             self.reset()
             self._set_phase(Phase.OBSERVE)
+        self._remember(x)
         statistic = ranks.statistic(self.stats_impl, x, sizes)
-        self._remember(statistic)
         encoded = self.encode(self.read(statistic))
         observed = statistic.detach()
         counts = torch.isfinite(observed)
@@ -206,10 +206,10 @@ class RuntimeStats(Module):
         """The processes whose batches are observed now."""
         return self.calibration_ranks if self.calibrating else self.ranks
 
-    def _remember(self, statistic: Tensor) -> None:
-        """Keep what an observing call found, in case that activation checkpointing repeats it after learning began."""
+    def _remember(self, x: Tensor) -> None:
+        """Know the batch of an observing call again, in case that it is repeated after learning began."""
         if not torch.compiler.is_compiling():
-            self._repeatable.append(statistic.detach().cpu())
+            self._repeatable.append(self._observed_ranks().total(x).hex())
 
     def _forget_repeated(self) -> None:
         """Once a call is new again, those before it that could be repeated were."""
@@ -230,16 +230,9 @@ class RuntimeStats(Module):
         encoded = self.encode(self.read(ranks.statistic(self.stats_impl, x, sizes)))
         return encoded if self.calibrating else torch.where(self.steps < 0, self.value, encoded)
 
-    @torch.no_grad()
     def _was_observed(self, x: Tensor) -> bool:
-        """Whether `x` is the batch of one of the latest observing calls, by its statistic."""
-        if not self.training or not self._repeatable:
-            return False
-        sizes = self.ranks.sizes(x)
-        if sum(sizes) == 0:
-            return False
-        statistic = self.ranks.statistic(self.stats_impl, x, sizes)
-        return any(_same(statistic, observed) for observed in self._repeatable)
+        """Whether `x` is the batch of one of the latest observing calls."""
+        return self.training and len(self._repeatable) > 0 and self.ranks.total(x).hex() in self._repeatable
 
     @torch.no_grad()
     def _average(self, statistic: Tensor, counts: Tensor) -> None:
@@ -260,11 +253,6 @@ class RuntimeStats(Module):
         super()._load_from_state_dict(*args, **kwargs)
         if not self.phase_code.is_meta:
             self._set_phase(Phase(int(self.phase_code)))
-
-
-def _same(statistic: Tensor, observed: Tensor) -> bool:
-    """Whether two statistics are equal, bit for bit; NaN equals NaN."""
-    return torch.allclose(statistic.detach().cpu(), observed, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _identity(x: Tensor) -> Tensor:
