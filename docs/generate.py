@@ -1,4 +1,4 @@
-"""Write the pages that list what there is: parts and formats in `brevq.core`, recipes in `injectors`, Brevitas' names.
+"""Write the pages that list what there is: parts, formats, recipes, layers, and Brevitas' names.
 
 Run ``python docs/generate.py`` after adding one; a test compares the pages with what this writes.
 """
@@ -14,9 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+import brevq.nn
 import injectors
 from brevq.core.formats import BlockFormat, FloatFormat, Special, catalogue
 from brevq.inject import explain
+from brevq.nn.module import QuantModule, twin_of
 from brevq.quantizer import Quantizer
 
 HERE = Path(__file__).parent
@@ -152,9 +156,44 @@ def brevitas() -> str:
     )
 
 
+LAYERS = """\
+Layers
+======
+
+All are in ``brevq.nn``; ``help(Layer)`` gives shapes, errors and an example. Each is a subclass of its twin in
+``torch.nn`` where there is one, and takes the twin's arguments first. The quantizers are arguments too: a recipe, a
+quantizer or None, shown with their defaults. Layers of one's own: :doc:`own_layer`.
+"""
+
+
+def layers() -> str:
+    """The page that lists the layers."""
+    kinds = [getattr(brevq.nn, name) for name in brevq.nn.__all__]
+    rows = [_layer_row(kind) for kind in kinds if inspect.isclass(kind)]
+    functions = [[f"``{kind.__name__}``", _first_sentence(kind)] for kind in kinds if not inspect.isclass(kind)]
+    return (
+        LAYERS
+        + f"\n{_table(['layer', 'twin', 'quantizers', 'what it is'], rows)}"
+        + f"\n{_heading('Batch normalization, folded')}\n{_table(['function', 'what it does'], functions)}"
+    )
+
+
+def _layer_row(kind: Any) -> list[str]:
+    twin = twin_of(kind) if kind is not QuantModule else nn.Module
+    name = next((base.__name__ for base in twin.__mro__ if base.__module__.startswith("torch.nn")), "")
+    quants = [f"``{argument}={getattr(given, '__name__', given)}``" for argument, given in kind.quants.items()]
+    return [f"``{kind.__name__}``", "" if name == "Module" else f"``{name}``", ", ".join(quants), _first_sentence(kind)]
+
+
 def pages() -> dict[str, str]:
     """The generated pages by file name."""
-    return {"parts.rst": parts(), "formats.rst": formats(), "recipes.rst": recipes(), "brevitas.rst": brevitas()}
+    return {
+        "parts.rst": parts(),
+        "formats.rst": formats(),
+        "recipes.rst": recipes(),
+        "layers.rst": layers(),
+        "brevitas.rst": brevitas(),
+    }
 
 
 def _section(name: str, title: str) -> str:

@@ -36,7 +36,7 @@ def generated():
     return generator().pages()
 
 
-@pytest.mark.parametrize("page", ["brevitas.rst", "formats.rst", "parts.rst", "recipes.rst"])
+@pytest.mark.parametrize("page", ["brevitas.rst", "formats.rst", "layers.rst", "parts.rst", "recipes.rst"])
 def test_generated_pages_are_current(generated, page):
     """The pages list what there is; `python docs/generate.py` writes them anew."""
     assert generated[page] == (DOCS / page).read_text(encoding="utf8")
@@ -44,7 +44,7 @@ def test_generated_pages_are_current(generated, page):
 
 def test_every_generated_page_is_compared(generated):
     """No page is generated that the test above does not compare."""
-    assert {"brevitas.rst", "formats.rst", "parts.rst", "recipes.rst"} == set(generated)
+    assert {"brevitas.rst", "formats.rst", "layers.rst", "parts.rst", "recipes.rst"} == set(generated)
 
 
 def test_every_recipe_fills_every_column(generated):

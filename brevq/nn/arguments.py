@@ -166,9 +166,10 @@ def _check_given(layer: str, argument: str, given: Any) -> None:
     if given is None or isinstance(given, Quantizer) or _is_recipe(given):
         return
     example = f"injectors.{_EXAMPLES[role_of(argument)]}"
+    hint = ": give its quantizer, `.act_quant`" if hasattr(given, "act_quant") else ""
     raise ArgumentTypeError(
         f"{layer} got `{argument}={short(given)}`, and needs a recipe (a class, such as {example}), "
-        "a quantizer, or None"
+        f"a quantizer, or None{hint}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from brevq.core.function_wrapper import PerTensor
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.nn.module import QuantModule
 from brevq.quant_tensor import QuantTensor, describe, plain
@@ -24,8 +25,7 @@ class QuantOperation(QuantModule):
     """The base of operations on several tensors: one quantizer for all inputs, so that they share one grid.
 
     Subclass it and say in `compute` what becomes of the inputs. `input_quant` is **one** quantizer, with one scale
-    and one zero-point, that each input goes through; its statistics are those of all inputs, each input counting as a
-    batch. While it observes in training, the scale moves from input to input, and the result has the last one.
+    and one zero-point, that each input goes through; its range is that of all inputs together.
     ``input_quant=None`` takes the inputs as they come: quantized tensors of the same grid keep it. Layers have
     the same grid that were given the same `Quantizer` as their `output_quant` or `act_quant`, and
     ``a.output_quant is b.output_quant`` tells.
@@ -50,7 +50,7 @@ class QuantOperation(QuantModule):
         ...     def compute(self, inputs):
         ...         return torch.maximum(*inputs)
         >>> QuantMaximum(input_bit_width=4)(torch.tensor([-1.0, 0.3]), torch.tensor([-0.8, 0.0])).detach()
-        tensor([-0.8000,  0.2500])
+        tensor([-0.7500,  0.2500])
     """
 
     quants = {"input_quant": Int8ActPerTensor, "output_quant": None}  # noqa: RUF012  # a ClassVar of the base
@@ -79,7 +79,7 @@ class QuantOperation(QuantModule):
             UncalibratedError: a quantizer has seen no data, in evaluation.
             ArgumentError: a `QuantTensor` is asked for, and the inputs share no grid.
         """
-        quant_inputs = inputs if self.input_quant is None else [self.input_quant(plain(x)) for x in inputs]
+        quant_inputs = inputs if self.input_quant is None else self._quantized(self.input_quant, inputs)
         if self.output_quant is None and self.return_quant_tensor:
             return self._on_grid(self.compute(quant_inputs), quant_inputs)
         output = self.compute([plain(x) for x in quant_inputs])
@@ -87,6 +87,15 @@ class QuantOperation(QuantModule):
             return output
         quant_output = self.output_quant(output)
         return quant_output if self.return_quant_tensor else quant_output.value
+
+    def _quantized(self, quantizer: Quantizer, inputs: Sequence[Any]) -> Sequence[QuantTensor]:
+        """The inputs on one grid; while their quantizer observes one range, all of them are one batch to it."""
+        values = [plain(x) for x in inputs]
+        one_range = quantizer.granularity is None or isinstance(quantizer.granularity, PerTensor)
+        if not (quantizer.observing and one_range and len({x.dtype for x in values}) == 1):
+            return [quantizer(x) for x in values]
+        together = quantizer(torch.cat([x.reshape(-1) for x in values])).split([x.numel() for x in values])
+        return [part.reshape(x.shape) for part, x in zip(together, values, strict=True)]
 
     def _on_grid(self, output: Any, inputs: Sequence[Any]) -> QuantTensor:
         """The output on the grid of the inputs."""

@@ -21,6 +21,10 @@ _BIAS_NEEDS_SCALE = (
     "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True. What lies "
     "between them has to keep its grid, as pooling by maximum and flatten do"
 )
+_BIAS_NEEDS_INPUT = (
+    "{bias} needs the scale of the layer's input: give what enters the layer, layer.quant_bias(x) with a QuantTensor, "
+    "or give the layer an `input_quant`"
+)
 _WEIGHT_NEEDS_INPUT = (
     "{weight} needs the bit width of the layer's input, and the input is a plain tensor.\n"
     "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True"
@@ -183,7 +187,14 @@ class QuantLayer(QuantModule):
         Args:
             x: the quantized input; None where there is none, as for `quant_weight`.
         """
-        return self.weight, self.bias
+        return self.weight, getattr(self, "bias", None)
+
+    def reset_parameters(self) -> None:
+        """As the twin does; learned ranges of the weight start again."""
+        super().reset_parameters()  # type: ignore[misc]  # the twin's
+        quantizer = self._modules.get("weight_quant")
+        if isinstance(quantizer, Quantizer):
+            quantizer.restart()
 
     def _accumulated(self, output: Any, x: Any, bias: Any) -> QuantTensor:
         """The output on the grid of its accumulator."""
@@ -238,7 +249,7 @@ class QuantLayer(QuantModule):
         about = {"dtype": self.weight.dtype, "device": self.weight.device}
         if argument == "weight_quant":
             return {"tensor_shape": tuple(self.weight.shape), "channel_axis": self.channel_axis, **about}
-        if argument == "bias_quant" and self.bias is not None:
+        if argument == "bias_quant" and getattr(self, "bias", None) is not None:
             return {"tensor_shape": tuple(self.bias.shape), **about}
         return about
 
@@ -273,7 +284,8 @@ class QuantLayer(QuantModule):
             return bias
         if not self.bias_quant.needs_scale:
             return quantize(bias)
-        return quantize(bias, self.accumulator_scale(x, weight))
+        scale = self.accumulator_scale(x, weight)
+        return quantize(bias, scale, x.bit_width) if self.bias_quant.needs_input else quantize(bias, scale)
 
     def accumulator_scale(self, x: Any, weight: Any) -> Tensor:
         """The scale of what the layer accumulates, on whose grid a tied bias lies: ``input scale * weight scale``.
@@ -288,6 +300,8 @@ class QuantLayer(QuantModule):
         Raises:
             ArgumentError: the input is a plain tensor, or an output has several scales.
         """
+        if x is None:
+            raise ArgumentError(_BIAS_NEEDS_INPUT.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
         granularity = (self.weight_quant and self.weight_quant.granularity) or PerTensor()

@@ -85,8 +85,8 @@ class QuantModule(nn.Module):
             ArgumentTypeError: the name is that of an override, which means something to the constructor alone.
         """
         if name in self.quants:
-            given, content = content, self.bound(name, content, {})
-            if content is not given:
+            content = self.bound(name, content, {})
+            if isinstance(content, nn.Module):
                 content.train(self.training)
         else:
             self._refuse_override(name)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from brevq.core.function_wrapper.view import Peer
 from brevq.quantizer import Quantizer
 
 #: The states of a cell: ``(h,)`` or ``(h, c)``, each of shape ``(sequences, features)``.
@@ -113,24 +114,25 @@ class Matrix:
     """One of the weight matrices of a layer, as what its quantizer serves.
 
     Args:
-        owner: the layer.
+        owner: the layer; it is not kept alive.
         name: the name of the parameter.
         gates: the number of gates that share a scale each, where they do, and lie along the first axis.
 
     Examples:
-        >>> Matrix(nn.LSTM(3, 5), "weight_ih_l0", gates=4).weight.shape
+        >>> lstm = nn.LSTM(3, 5)
+        >>> Matrix(lstm, "weight_ih_l0", gates=4).weight.shape
         torch.Size([4, 5, 3])
     """
 
     def __init__(self, owner: nn.Module, name: str, gates: int | None = None) -> None:
-        self.owner = owner
+        self._owner = Peer(owner)  # the layer keeps its matrices
         self.name = name
         self.gates = gates
 
     @property
     def weight(self) -> Tensor:
         """The matrix as it is quantized: ``(rows, columns)`` or ``(gates, rows / gates, columns)``."""
-        matrix: Tensor = getattr(self.owner, self.name)
+        matrix: Tensor = getattr(self._owner(), self.name)
         return matrix if self.gates is None else matrix.reshape(self.gates, -1, matrix.shape[1])
 
 

@@ -117,17 +117,17 @@ def agree(function: str, what: str, x: QuantTensor, y: QuantTensor, mine: Tensor
     """
     if mine is other or mine.is_meta or other.is_meta:
         return
-    names = describe_origin(x.producer), describe_origin(y.producer)
     if torch.compiler.is_compiling():
-        torch._assert_async((mine == other).all(), f"{function}: {what} of {names[0]} and {names[1]} differ")  # noqa: SLF001
+        names = f"{describe_origin(x.producer)} and {describe_origin(y.producer)}"
+        torch._assert_async((mine == other).all(), f"{function}: {what} of {names} differ")  # noqa: SLF001
     elif not bool((mine == other).all()):
         raise ArgumentError(
             _TWO_GRIDS.format(
                 function=function,
                 what=what,
-                one=names[0],
+                one=describe_origin(x.producer),
                 one_has=_short(mine),
-                other=names[1],
+                other=describe_origin(y.producer),
                 other_has=_short(other),
             )
         )

@@ -73,8 +73,8 @@ def _path_in_running_model(module: nn.Module) -> str:
     model, frame = module, sys._getframe()  # noqa: SLF001  # the interpreter's documented way to see its callers
     while frame.f_back is not None:
         frame = frame.f_back
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, nn.Module):
-            model = caller
+        # Of calls of modules alone: before Python 3.13, a frame that was asked keeps its variables alive till it ends.
+        if frame.f_code is nn.Module._call_impl.__code__:  # noqa: SLF001  # what runs each call of a module
+            model = frame.f_locals["self"]
     names = (name for name, child in model.named_modules() if child is module)
     return str(next(names, ""))

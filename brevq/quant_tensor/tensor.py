@@ -161,9 +161,9 @@ class QuantTensor(Operators):
         sums = 0.0 if self.float_format else min(_TOLERANCE_SUM * (high - low), _MOST)
         least = self.float_format.step(codes) if self.float_format else torch.ones_like(codes)
         on_grid = (exact - codes).abs() <= torch.maximum(slack, _TOLERANCE_FLOAT32 * least + sums)
-        # Of 32 bits, float32 rounds the last code up.
+        # Beyond 24 bits, float32 rounds the outermost codes away from zero.
         # What fills a last group up is no value.
-        within = (codes >= low) & (codes <= high + slack) & (codes.abs() >= int(self.zero is Zero.NO_CODE))
+        within = (codes >= low - slack) & (codes <= high + slack) & (codes.abs() >= int(self.zero is Zero.NO_CODE))
         return bool(self._join(on_grid & within).all())
 
     @property

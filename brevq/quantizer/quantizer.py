@@ -20,6 +20,7 @@ from brevq.core.zero_point import ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.inject import build
 from brevq.inject.analyse import parameters
+from brevq.inject.plan import plan_of
 from brevq.quant_tensor import QuantTensor, Zero, describe
 from brevq.quantizer.grid import Grid
 
@@ -35,6 +36,13 @@ Show it some before evaluation:
 or train the model, which observes as it goes.
 """.strip()
 
+_NO_CURRENT = (
+    "{quantizer} quantizes a {role}, and its grid follows from what it quantizes: ask the layer, layer.quant_{role}()"
+)
+_NO_OVERRIDE = (
+    "{quantizer} is built already, and `{name}` would change nothing.\n"
+    "Give the layer another recipe: layer.weight_quant = layer.weight_quant.recipe.let({name}=...), or whichever it is"
+)
 _UNSIGNED_WEIGHT = (
     "{recipe} is unsigned and its zero-point is zero, so all negative weights would become zero: "
     "set `signed = True`, or give it a zero-point, as ShiftedUint8WeightPerTensor has"
@@ -111,6 +119,11 @@ class Quantizer(nn.Module):
         return min(phases, default=None)
 
     @property
+    def observing(self) -> bool:
+        """Whether the next batch will be observed."""
+        return self.observes and any(part.observing for part in self.modules() if isinstance(part, RuntimeStats))
+
+    @property
     def granularity(self) -> Granularity | None:
         """Which values share a scale; None if no part of the recipe says so, which means all of them."""
         return self._granularity[0] if self._granularity else None
@@ -140,11 +153,16 @@ class Quantizer(nn.Module):
         """
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
+        if x.device != self.grid.device:
+            raise ArgumentError(f"{describe(self)} is on {self.device}, and its input on {x.device}: move one of them")
         if x.numel() == 0 and not (self.observes and shared()):  # other processes may have a batch to observe
             return self._nothing(x)
         wide = x if x.dtype == torch.float64 else x.float()
         granularity = self.granularity
-        laid_out = wide if granularity is None else granularity.split(wide)
+        try:
+            laid_out = wide if granularity is None else granularity.split(wide)
+        except ArgumentError as error:
+            raise ArgumentError(f"{describe(self)}: {error}") from error
         try:
             y, scale, zero_point, bit_width = self.tensor_quant(laid_out, *context)[:4]
         except UncalibratedError as error:
@@ -201,7 +219,10 @@ class Quantizer(nn.Module):
 
         Raises:
             UncalibratedError: no data was seen yet.
+            ArgumentError: it quantizes weights or biases, whose scale is not known without them.
         """
+        if self.role in ("weight", "bias"):
+            raise ArgumentError(_NO_CURRENT.format(quantizer=describe(self), role=self.role))
         observers = [module for module in self.modules() if isinstance(module, RuntimeStats)]
         before = self.training, [observer.calibrating for observer in observers]
         self.eval()
@@ -260,10 +281,25 @@ class Quantizer(nn.Module):
             if isinstance(module, (LearnedStatsScaling, LearnedRoundSte)):
                 module.reset()
 
-    def extra_repr(self) -> str:
-        """Recipe and phase, for printing."""
-        phase = self.phase
-        return f"{self.recipe.__name__}" + ("" if phase is None else f", phase={phase}")
+    def __setattr__(self, name: str, content: Any) -> None:
+        """Set an attribute, but none that is meant for the recipe.
+
+        Raises:
+            ArgumentTypeError: the name is one of the recipe's, which means something before it is built alone.
+        """
+        if (
+            "grid" in self.__dict__.get("_buffers", ())
+            and not hasattr(self, name)
+            and name in plan_of(self.recipe).known
+        ):
+            raise ArgumentTypeError(_NO_OVERRIDE.format(quantizer=describe(self), name=name))
+        super().__setattr__(name, content)
+
+    def __repr__(self) -> str:
+        """One line: the recipe, the grid, and the phase. `tensor_quant` prints the parts."""
+        grid = "" if self.grid.is_meta else f", {Grid.read(self.grid)}"
+        phase = "" if self.phase is None else f", phase={self.phase}"
+        return f"Quantizer({self.recipe.__name__}{grid}{phase})"
 
     def _know_grid(self) -> None:
         """Read off the parts what the grid is."""

@@ -14,7 +14,7 @@ from brevq.graph import calibrating
 from brevq.nn import QuantCat, QuantEltwiseAdd, QuantIdentity, QuantLinear, QuantOperation
 from brevq.quant_tensor import QuantTensor
 from brevq.quantizer import Quantizer
-from injectors import Int8ActPerTensor, Uint8ActPerTensor
+from injectors import Int8ActPerTensor, Int8ActPerTensorMax, Uint8ActPerTensor
 
 #: Layer, torch's function, and how both take two tensors.
 OPERATIONS = [
@@ -77,6 +77,18 @@ def test_inputs_share_one_scale(layer, expected):
     assert out.is_valid
 
 
+def test_the_range_is_that_of_all_inputs():
+    """One call in calibration sees all inputs as one batch, whichever comes first and of whatever shapes."""
+    small, big = torch.linspace(-1, 1, 50), torch.linspace(-10, 10, 60).reshape(3, 20)
+    scales = []
+    for inputs in ([small, big], [big, small]):
+        cat = QuantCat(dim=0, input_quant=Int8ActPerTensorMax).eval()
+        with calibrating(cat):
+            cat([x.reshape(-1, 10) for x in inputs])
+        scales.append(cat.input_quant.current().scale.item())
+    assert [10 / 128, 10 / 128] == scales
+
+
 def test_a_sum_takes_a_bit_more():
     """A sum of two 8-bit inputs is one of 9 bits, tensors side by side are of 8."""
     x = torch.randn(2, 3)
@@ -90,7 +102,7 @@ def test_the_output_has_its_own_grid(layer, function, call):
     module = layer(output_quant=Int8ActPerTensor, output_bit_width=4, return_quant_tensor=True)
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     shared, last = Quantizer(Int8ActPerTensor, {}), Quantizer(Int8ActPerTensor.let(bit_width=4), {})
-    expected, out = last(function(shared(x).value, shared(y).value)), call(module, x, y)
+    expected, out = last(function(*shared(torch.stack([x, y])).value.unbind())), call(module, x, y)
     assert torch.equal(expected.value, out.value)
     assert 4 == out.bit_width
     module.return_quant_tensor = False

@@ -547,7 +547,8 @@ def test_tables_print_what_is_alike_once():
     text = repr(qnn.QuantLSTM(3, 4, share_input_hidden=True, bidirectional=True))
     assert text.startswith(
         "QuantLSTM(\n  3, 4, bidirectional=True, share_input_hidden=True\n"
-        "  (weight_quant): PartQuantizers(\n    (l0, l0_reverse): Quantizer(\n      Int8WeightPerTensor\n"
+        "  (weight_quant): PartQuantizers(\n"
+        "    (l0, l0_reverse): Quantizer(Int8WeightPerTensor, signed narrow 8 bits)\n"
     )
     assert 1 == text.count("Int8WeightPerTensor")
 

@@ -1,23 +1,20 @@
 """Bad input, over all layers and all families of recipes."""
 
-import bad_input
 import pytest
-import torch
+
+from tests.support import bad_input
 
 
 @pytest.fixture(scope="module")
 def found():
     """What happens, tried once."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield bad_input.results()
-    torch.set_num_threads(threads)
+    return bad_input.results()
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch's, for integers in RMSNorm
 def test_the_page_is_current(found):
     """The page says what happens; `python tests/support/bad_input.py` writes it anew."""
-    assert bad_input.page(found) == bad_input.PAGE.read_text()
+    assert bad_input.page(found) == bad_input.PAGE.read_text(encoding="utf-8")
 
 
 def test_every_exception_has_a_reason(found):

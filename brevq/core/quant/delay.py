@@ -6,6 +6,7 @@ from torch.nn import Module
 
 from brevq.core.checks import count
 from brevq.core.phase import recomputing
+from brevq.function.ops_ste import is_scripting
 
 
 class DelayWrapper(Module):
@@ -42,6 +43,16 @@ class DelayWrapper(Module):
         steps_left = self.steps_left
         if steps_left is None or not self.training:
             return y
+        if is_scripting():
+            out = torch.where(steps_left > 0, x, y)
+            steps_left.sub_(1).clamp_(min=0)
+            return out
+        else:  # noqa: RET505  # TorchScript leaves a branch uncompiled only where it is an explicit else
+            return self._counted(x, y, steps_left)
+
+    @torch.jit.unused
+    def _counted(self, x: Tensor, y: Tensor, steps_left: Tensor) -> Tensor:
+        """One step, which a repeated call repeats; compiled code repeats no call."""
         if recomputing() and self._was_delayed is not None:
             return torch.where(self._was_delayed, x, y)
         delayed = steps_left > 0

@@ -14,7 +14,7 @@ from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
 from brevq.core.scaling.floating import kept_bits, largest_number
 from brevq.errors import ArgumentError
-from brevq.function.ops_ste import round_ste, straight_through, tensor_clamp
+from brevq.function.ops_ste import round_ste, scalar_clamp_ste, straight_through, tensor_clamp
 
 
 class FloatQuant(Module):
@@ -25,7 +25,7 @@ class FloatQuant(Module):
     beyond it; the scale receives its own.
 
     Corner cases are the format's: beyond the range the largest number where it saturates, else infinity or NaN; NaN
-    stays NaN.
+    stays NaN. Where the format saturates, so does `y`: what is beyond the largest number of the dtype becomes that.
 
     Fewer bits than the format has, as `bit_width_impl` gives them, are taken off its mantissa: the numbers that are
     left are numbers of the format. A learned bit width gets the gradient of the distance between numbers, as if
@@ -74,6 +74,7 @@ class FloatQuant(Module):
         self.float_format = float_format
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.float_scaling_impl = called("float_scaling_impl", float_scaling_impl)
+        self.saturates: bool = getattr(float_format, "saturating", True)  # integers do
         self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or RoundSte(), "x")
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
@@ -92,6 +93,8 @@ class FloatQuant(Module):
         else:
             bit_width = kept_bits(self.float_format, self.bit_width_impl())
             y = cut_ste(self.float_format, bit_width, x / scale, self.float_to_int_impl) * scale
+        if self.saturates:
+            y = scalar_clamp_ste(y, -torch.finfo(y.dtype).max, torch.finfo(y.dtype).max)
         return self.delay_wrapper(x, y), scale, self.zero_point, bit_width
 
 

@@ -13,14 +13,22 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import called, restriction, statistic, whole_bits
-from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.function_wrapper import Granularity, PerTensor, RoundToZeroSte
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.restrict_val import LogFloatRestrictValue
 from brevq.core.scaling.learned import LearnedStatsScaling
 from brevq.core.scaling.statistics import StatsScaling
+from brevq.core.stats.ops import saturating, summable
+from brevq.errors import ArgumentError
 
 #: What bounds are reduced by, for the rounding of norms and quotients in float32: the guarantee is one of integers.
 MARGIN = 2.0**-14
+#: Norms from here on have infinite ranges: float32 can hardly hold them, and what a norm lacks, codes may exceed.
+LARGEST_NORM = 2.0**127
+_ROUNDS_AWAY = (
+    "`float_to_int_impl` (={rounding}) takes {value} to {code}, away from zero, and the sums of such codes can overflow "
+    "the accumulator: round toward zero, float_to_int_impl=RoundToZeroSte"
+)
 #: What centred norms are raised by, as a fraction of the norm before centring, for the rounding of what is left.
 CENTRING_MARGIN = 2.0**-20
 
@@ -91,7 +99,7 @@ class CenteredL1Norm(Module):
 
     It is computed as twice the larger of its positive and its negative half, which are equal but for rounding, and
     raised by ``2**-20 * sum |x|``: what centring leaves is no more exact than that, and each half has to keep to its
-    share of the accumulator.
+    share of the accumulator. A norm beyond the largest number of the dtype becomes that.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -107,11 +115,11 @@ class CenteredL1Norm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The norm of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x)
+        rows, unit = summable(self.granularity_impl(x))
         centred = rows - rows.mean(dim=-1, keepdim=True)
         half = torch.maximum(torch.relu(centred).sum(dim=-1), torch.relu(-centred).sum(dim=-1))
         rounding = CENTRING_MARGIN * rows.detach().abs().sum(dim=-1)
-        return self.granularity_impl.to_scale(2 * half + rounding)
+        return self.granularity_impl.to_scale(saturating(2 * half + rounding, unit))
 
 
 class AccumulatorAwareScaling(Module):
@@ -119,7 +127,8 @@ class AccumulatorAwareScaling(Module):
 
     ``norm(x) * max(scaling_impl(x) / g, int_scaling_impl(bit_width) / T)``: the first is `WeightNormScaling`, with the
     learned norm `g`; the second makes the L1 norm of the codes the bound `T`, for an input of a given bit width. The
-    guarantee holds with rounding toward zero, `RoundToZeroSte`. Norms are learned as their logarithms.
+    guarantee holds with rounding toward zero, `RoundToZeroSte`, and whatever is learned, infinities included. Norms are
+    learned as their logarithms. Where the norm is 2 ** 127 or more, the range is infinite, and all codes are zero.
 
     Args:
         scaling_impl: returns the range to dequantize by; the one that the quantizer itself is given.
@@ -128,6 +137,10 @@ class AccumulatorAwareScaling(Module):
         int_scaling_impl: the integer threshold that ranges will be divided by.
         bit_width_impl: the bit width of the weights.
         restrict_pre_scaling_impl: which values norms may take. Default: `LogFloatRestrictValue()`.
+        float_to_int_impl: rounds the weights to codes: toward zero. Default: `RoundToZeroSte()`.
+
+    Raises:
+        ArgumentError: `float_to_int_impl` rounds away from zero.
 
     Source:
         Colbert et al., 2023, "A2Q: Accumulator-Aware Quantization with Guaranteed Overflow Avoidance",
@@ -153,8 +166,10 @@ class AccumulatorAwareScaling(Module):
         int_scaling_impl: Module,
         bit_width_impl: Module,
         restrict_pre_scaling_impl: Restriction | None = None,
+        float_to_int_impl: Module | None = None,
     ) -> None:
         super().__init__()
+        _check_toward_zero(called("float_to_int_impl", float_to_int_impl or RoundToZeroSte(), "x"))
         restrict: Restriction = restriction(
             "restrict_pre_scaling_impl", restrict_pre_scaling_impl or LogFloatRestrictValue()
         )
@@ -170,8 +185,9 @@ class AccumulatorAwareScaling(Module):
     def forward(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
         """The ranges to round `x` by, in the shape of the scale; bit width and sign of the input have shape `()`."""
         limit = self.limit(input_bit_width, input_is_signed)
-        threshold: Tensor = self.norm(x) * torch.maximum(self.scaling_impl(x) / self.learned_norm(x), limit)
-        return threshold
+        norm = self.norm(x)
+        threshold = norm * torch.maximum(self.scaling_impl(x) / self.learned_norm(x), limit)
+        return torch.where(norm >= LARGEST_NORM, torch.inf, threshold)
 
     def excess(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
         """How often the learned norms of `x` would have to be halved to fit: ``max(log2(g / largest norm), 0)``.
@@ -187,3 +203,15 @@ class AccumulatorAwareScaling(Module):
         bound = (1 - MARGIN) * self.accumulator_bound_impl(input_bit_width, input_is_signed)
         limit: Tensor = self.int_scaling_impl(self.bit_width_impl()) / bound
         return limit
+
+
+def _check_toward_zero(rounding: Module) -> None:
+    """Refuse what takes a number to one of larger magnitude; learned rounding too, which is told by its parameters."""
+    values = torch.tensor([0.25, 0.5, 0.75, 1.5, 254.99], device="cpu").repeat(8)
+    values = torch.cat([values, -values])
+    if any(True for _ in rounding.parameters()):
+        raise ArgumentError(_LEARNS.format(rounding=rounding))
+    codes = rounding(values)
+    for value, code in zip(values.tolist(), codes.tolist(), strict=True):
+        if abs(code) > abs(value):
+            raise ArgumentError(_ROUNDS_AWAY.format(rounding=rounding, value=round(value, 2), code=code))

@@ -13,6 +13,7 @@ from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import FloatRestrictValue
+from brevq.core.stats.ops import saturating, summable
 from brevq.function.ops import max_int
 
 
@@ -142,7 +143,7 @@ class LearnedFactorScaling(Module):
 class LsqIntScaledAve(Module):
     """The range that LSQ starts from: its step ``2 * mean |x| / sqrt(q)`` times the integer threshold.
 
-    ``q`` is the largest code of the grid.
+    ``q`` is the largest code of the grid. A range beyond the largest number of the dtype becomes that.
 
     Args:
         int_scaling_impl: the integer threshold that the range will be divided by.
@@ -181,8 +182,9 @@ class LsqIntScaledAve(Module):
         """The statistic of `x`, in the shape of the scale."""
         bit_width = self.bit_width_impl()
         largest_code = max_int(self.signed, self.narrow_range, bit_width)
-        step = 2 * self.granularity_impl(x).abs().mean(dim=-1) / torch.sqrt(largest_code)
-        return self.granularity_impl.to_scale(step * self.int_scaling_impl(bit_width))
+        magnitude, unit = summable(self.granularity_impl(x).abs())
+        step = 2 * magnitude.mean(dim=-1) / torch.sqrt(largest_code)
+        return self.granularity_impl.to_scale(saturating(step * self.int_scaling_impl(bit_width), unit))
 
 
 class LsqGradientScale(Module):

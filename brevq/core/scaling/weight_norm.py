@@ -11,13 +11,14 @@ from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.restrict_val import LogFloatRestrictValue
 from brevq.core.scaling.learned import LearnedStatsScaling
 from brevq.core.scaling.statistics import StatsScaling
-from brevq.core.stats.ops import deviation
+from brevq.core.stats.ops import deviation, saturating, summable
 
 
 class NormalInterval(Module):
     """The end of the interval that a normal distribution fills: ``max |mean +- sigma * std| = |mean| + sigma * std``.
 
-    The deviation is the unbiased one; of a single value it is zero.
+    The deviation is the unbiased one; of a single value it is zero. What is beyond the largest number of the dtype
+    becomes that.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -42,8 +43,8 @@ class NormalInterval(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x)
-        return self.granularity_impl.to_scale(rows.mean(dim=-1).abs() + self.sigma * deviation(rows))
+        rows, unit = summable(self.granularity_impl(x))
+        return self.granularity_impl.to_scale(saturating(rows.mean(dim=-1).abs() + self.sigma * deviation(rows), unit))
 
 
 class WeightNormScaling(Module):

@@ -8,7 +8,7 @@ from torch.nn import Module, Parameter
 
 from brevq.core.checks import positive
 from brevq.core.function_wrapper import Granularity, PerTensor
-from brevq.core.stats.ops import deviation
+from brevq.core.stats.ops import deviation, saturating, summable
 from brevq.core.stats.unit import near_one
 from brevq.errors import ArgumentError
 
@@ -21,7 +21,7 @@ _ONE_SCALE = (
 class L1Norm(Module):
     """The sum of the absolute values: ``sum |x|``.
 
-    Its gradient is the sign of each value, and zero at zero.
+    Its gradient is the sign of each value, and zero at zero. A sum beyond the largest number of the dtype becomes that.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -40,14 +40,16 @@ class L1Norm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The norms of `x`, in the shape of the scale."""
-        return self.granularity_impl.to_scale(torch.linalg.vector_norm(self.granularity_impl(x), ord=1, dim=-1))
+        rows, unit = summable(self.granularity_impl(x))
+        return self.granularity_impl.to_scale(saturating(torch.linalg.vector_norm(rows, ord=1, dim=-1), unit))
 
 
 class L2Norm(Module):
     """The Euclidean norm: ``sqrt(sum x ** 2)``.
 
     Its gradient is ``x / norm``, and zero where all values are zero. Squares are summed in units of a power of two, so
-    none overflows or vanishes, however large or small the values are.
+    none overflows or vanishes, however large or small the values are. A norm beyond the largest number of the dtype
+    becomes that.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -118,7 +120,8 @@ class AbsMaxAve(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean of the maxima of `x`, shape `()`."""
-        return self.granularity_impl.to_scale(self.channel_granularity_impl(x).abs().amax(dim=-1).mean())
+        maxima, unit = summable(self.channel_granularity_impl(x).abs().amax(dim=-1).flatten())
+        return self.granularity_impl.to_scale(saturating(maxima.mean(), unit))
 
 
 class AbsMaxL2(Module):
@@ -146,8 +149,8 @@ class AbsMaxL2(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The root mean square of the maxima of `x`, shape `()`."""
-        maxima = self.channel_granularity_impl(x).abs().amax(dim=-1)
-        return self.granularity_impl.to_scale(_euclidean(maxima.flatten()) / maxima.numel() ** 0.5)
+        maxima, unit = summable(self.channel_granularity_impl(x).abs().amax(dim=-1).flatten())
+        return self.granularity_impl.to_scale(saturating(_euclidean(maxima) / maxima.numel() ** 0.5, unit))
 
 
 class MeanLearnedSigmaStd(Module):
@@ -175,16 +178,16 @@ class MeanLearnedSigmaStd(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x).abs()
+        rows, unit = summable(self.granularity_impl(x).abs())
         mean = self.granularity_impl.to_scale(rows.mean(dim=-1))
-        return mean + self.sigma * self.granularity_impl.to_scale(deviation(rows))
+        stats = mean + self.sigma * self.granularity_impl.to_scale(deviation(rows))
+        return saturating(stats, self.granularity_impl.to_scale(unit))
 
 
 def _euclidean(rows: Tensor) -> Tensor:
     """The Euclidean norm of each row."""
     scaled, unit = near_one(rows)
-    norm: Tensor = torch.linalg.vector_norm(scaled, ord=2, dim=-1) / unit.squeeze(-1)
-    return norm
+    return saturating(torch.linalg.vector_norm(scaled, ord=2, dim=-1), unit.squeeze(-1))
 
 
 def _one_scale(granularity: Granularity | None) -> Granularity:

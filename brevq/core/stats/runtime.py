@@ -92,6 +92,8 @@ class RuntimeStats(Module):
         self._repeatable: deque[str] = deque(maxlen=_REPEATABLE)
         self._repeated = False
         self._phase = Phase.EMPTY
+        # What compiled training asks of the phase: *empty* and *observe* share a graph.
+        self._open = True
         shape = stats_impl.granularity_impl.scale_shape
         self.value = Parameter(torch.zeros(shape))
         state_shape: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(self.running_impl, "state_shape", tuple)
@@ -108,18 +110,23 @@ class RuntimeStats(Module):
         phase = Phase(int(self.phase_code))
         return Phase.EMPTY if phase == Phase.OBSERVE and int(self.steps) == 0 else phase
 
+    @property
+    def observing(self) -> bool:
+        """Whether the next batch will be observed."""
+        return self.calibrating or (self._open and self.training)
+
     def forward(self, x: Tensor) -> Tensor:
         """The statistic to use for `x`, as it is learned, in the shape of the scale.
 
         Raises:
             UncalibratedError: in evaluation, no data having been seen.
         """
-        if self._phase == Phase.EMPTY:
+        if not torch.compiler.is_compiling() and self._phase == Phase.EMPTY:
             self._catch_up()
         if recomputing():
             return self._repeat(x)
         self._forget_repeated()
-        if self.calibrating or (self.training and self._phase <= Phase.OBSERVE):
+        if self.observing:
             return self._observe(x)
         return self._in_force()
 
@@ -171,7 +178,7 @@ class RuntimeStats(Module):
         if Phase.FIXED in (phase, self._phase):  # a parameter that nothing uses stops distributed training
             self.value.requires_grad_(phase != Phase.FIXED)
             self.value.grad = None
-        self._phase = phase
+        self._phase, self._open = phase, phase <= Phase.OBSERVE
         self.phase_code.fill_(int(phase))
 
     def _catch_up(self) -> None:
@@ -185,9 +192,7 @@ class RuntimeStats(Module):
         sizes = ranks.sizes(x)
         if sum(sizes) == 0:
             return self.value
-        if self._phase != Phase.OBSERVE:
-            self.reset()
-            self._set_phase(Phase.OBSERVE)
+        self._begin()
         self._remember(x)
         statistic = ranks.statistic(self.stats_impl, x, sizes)
         encoded = self.encode(self.read(statistic))
@@ -201,6 +206,15 @@ class RuntimeStats(Module):
         self._average(observed, counts & ~full)
         self._finish(full)
         return result
+
+    def _begin(self) -> None:
+        """Enter *observe*; in compiled code in the buffer alone, as the attribute would ask for another graph."""
+        if not self._open:
+            self.reset()
+        if torch.compiler.is_compiling():
+            self.phase_code.clamp_(min=int(Phase.OBSERVE))
+        elif self._phase == Phase.EMPTY:
+            self._set_phase(Phase.OBSERVE)
 
     def _observed_ranks(self) -> Ranks:
         """The processes whose batches are observed now."""
@@ -247,7 +261,7 @@ class RuntimeStats(Module):
         self.value.copy_(torch.where(was_full, self.value, self.encode(self.read(self.average))))
         self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
         if not torch.compiler.is_compiling() and self.phase == Phase.LEARNED:
-            self._phase = Phase.LEARNED
+            self._phase, self._open = Phase.LEARNED, False
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -9,6 +9,7 @@ from torch.nn import Module
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction
 from brevq.core.stats.grids import NearestGrid
+from brevq.core.stats.ops import fitting
 from brevq.core.stats.search import candidates, least, restricted
 from brevq.core.stats.unit import unit_power
 
@@ -22,6 +23,7 @@ class IntervalSearch(Module):
     ``mean (s * (clamp(round(x / s + z)) - z) - x) ** 2``, where ``s = (high - low) / int_threshold`` and
     ``z = clamp(round(lowest code - low / s))``. Where the zero-point is a code, the lower end that comes back is the
     value that the lowest code stands for. Errors are squared in units of a power of two, so none overflows or vanishes.
+    An interval that is wider than the largest number of the dtype is clipped to it first, both ends by the same factor.
     NaN gives NaN, and so do infinities.
 
     Args:
@@ -68,7 +70,10 @@ class IntervalSearch(Module):
         """The lower ends and the widths, in the shape of the scale, as constant multiples of those of `x`."""
         rows = self.granularity_impl(x)
         low = rows.amin(dim=-1, keepdim=True).clamp_max(0.0)
-        width = rows.amax(dim=-1, keepdim=True).clamp_min(0.0) - low
+        high = rows.amax(dim=-1, keepdim=True).clamp_min(0.0)
+        fits = fitting(-low, high)
+        low = low * fits
+        width = high * fits - low
         best_low, best_width = self._search(rows.detach(), low.detach(), width.detach())
         return self._like(low, best_low), self._like(width, best_width)
 

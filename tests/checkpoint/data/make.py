@@ -87,7 +87,7 @@ def main():
     for name in ("network.pt", "network.safetensors"):
         save(network, HERE / name)
     with torch.no_grad():
-        print(forward(network, inputs()).tolist(), network[4].weight_quant.current().scale.item())
+        print(forward(network, inputs()).tolist(), network[4].quant_weight().scale.item())
     return 0
 
 
