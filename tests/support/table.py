@@ -1,15 +1,9 @@
-"""What layers and recipes do together: tried, cell by cell, and written to ``docs/support.rst``.
-
-``python tests/support/table.py`` tries all and writes the page; a test compares.
-"""
+"""What layers and recipes do together, tried cell by cell."""
 
 import copy
-import functools
 import io
 import pickle
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,8 +18,6 @@ from brevq.errors import BrevqError
 from brevq.graph import calibrating
 from brevq.nn.arguments import role_of
 from brevq.quant_tensor import plain
-
-PAGE = Path(__file__).parents[2] / "docs" / "support.rst"
 
 
 @attrs.frozen
@@ -329,55 +321,3 @@ REASONS = {
     **{(layer, family): _ONE_GRID for layer in _POOLS for family in ("int4, group", "dynamic")},
     **{(layer, family): _INTEGERS for layer in (*_POOLS, *_SUMS) for family in ("FP8", "MX", "NVFP4")},
 }
-
-INTRODUCTION = """\
-What works with what
-====================
-
-Every cell was tried. **Families**: a layer with recipes of one kind in all its places is trained a step, calibrated
-and evaluated; a number stands for the reason why not, below the table. **Abilities**: an int8 layer, weights per
-channel, is trained and evaluated in each dtype and under autocast; compiled (``fullgraph``, training and evaluation),
-exported and traced, with outputs equal to eager ones; its state is saved and loaded strictly, and that of its float
-twin loads too; copies, pickles and saved models give equal outputs; and it is made on the meta device and filled.
-"""
-
-
-def page() -> str:
-    """The page, every cell tried."""
-    families = {
-        (layer, family): tried(together(case, recipes))
-        for layer, case in CASES.items()
-        for family, recipes in FAMILIES.items()
-    }
-    refused = {cell for cell, said in families.items() if said != "yes"}
-    if refused != REASONS.keys():
-        raise AssertionError(f"cells and reasons differ: {sorted(refused ^ REASONS.keys())}")
-    abilities = {
-        (layer, name): tried(functools.partial(attempt, case))
-        for layer, case in CASES.items()
-        for name, attempt in ABILITIES.items()
-    }
-    reasons = list(dict.fromkeys(REASONS.values()))
-    cells = {cell: str(reasons.index(REASONS[cell]) + 1) if cell in REASONS else "yes" for cell in families}
-    notes = "".join(f"{number}. {reason.capitalize()}.\n" for number, reason in enumerate(reasons, start=1))
-    return "\n".join(
-        [
-            INTRODUCTION,
-            _section("Layers and families of recipes", list(FAMILIES), cells),
-            notes,
-            _section("Layers and abilities", list(ABILITIES), abilities),
-        ]
-    )
-
-
-def _section(title: str, columns: list[str], cells: dict[tuple[str, str], str]) -> str:
-    rows = [["layer", *columns], *([layer, *(cells[layer, column] for column in columns)] for layer in CASES)]
-    lines = [f"   {'* -' if i == 0 else '  -'} {cell}" for row in rows for i, cell in enumerate(row)]
-    head = [title, "-" * len(title), "", ".. list-table::", "   :header-rows: 1", "   :stub-columns: 1", ""]
-    return "\n".join([*head, *lines, ""])
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    PAGE.write_text(page(), encoding="utf-8")
-    sys.stdout.write(f"{PAGE.name} is written\n")
