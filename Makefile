@@ -10,7 +10,10 @@ OUT ?= quickstart-out
 # One set of packages for each purpose, pinned by constraints.txt.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart test lint docs notebooks clean
+# What `make bench` is told, such as ARGS="--quick --only GPT".
+ARGS ?=
+
+.PHONY: help quickstart test lint docs notebooks bench bench-peers clean
 
 help:
 	@echo "make quickstart   train and quantize a small network on real digits (under 3 minutes)"
@@ -18,6 +21,8 @@ help:
 	@echo "make lint         check style and types"
 	@echo "make docs         build the documentation"
 	@echo "make notebooks    run the notebooks again and keep their outputs"
+	@echo "make bench        measure speed and memory (ARGS=--quick for the table alone)"
+	@echo "make bench-peers  install what it compares with, once"
 
 quickstart: $(STAMP)demo
 	$(BIN)/python -m brevq quickstart --out $(OUT)
@@ -35,6 +40,15 @@ docs: $(STAMP)dev
 
 notebooks: $(STAMP)test
 	$(BIN)/python notebooks/execute.py
+
+bench: $(STAMP)cli
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# The other libraries need other versions of what brevq needs, so they live apart.
+bench-peers:
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.13.0 brevitas==0.13.4 torchao==0.18.0
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -67,13 +67,14 @@ def faults(spec: TensorSpec) -> list[str]:
     return [*within, *_target(spec)]
 
 
-def default(field: attrs.Attribute[Any]) -> object:
-    """What a field of a specification is by default, for a device that leaves everything open.
+def defaults(kind: type[TensorSpec]) -> dict[str, object]:
+    """What the fields of a specification are called, in their order, and what they are by default.
 
     Args:
-        field: the field.
+        kind: `TensorSpec`; its default of `scale_type` is that for a device that leaves everything open.
     """
-    return ScaleType.float if field.name == "scale_type" else field.default
+    given = {field.alias: field.default for field in attrs.fields(kind) if field.init}
+    return {**given, "scale_type": ScaleType.float}
 
 
 def scale_type(spec: TensorSpec) -> ScaleType:
@@ -146,10 +147,10 @@ def _wrong_values(spec: TensorSpec) -> Iterator[str]:
 def _not_taken(spec: TensorSpec, kind: str) -> Iterator[str]:
     """Fields that a cast or a block format has no use for."""
     what = "is a cast, without a scale" if kind == "cast" else "is a block format, which brings its own scales"
-    for field in attrs.fields(type(spec)):
-        given = getattr(spec, field.name)
-        if field.name not in _TAKEN[kind] and given != default(field):
-            yield f"`{field.name}` (={_plain(given)!r}) has no effect on {spec.dtype}, which {what}: leave it out"
+    for name, default in defaults(type(spec)).items():
+        given = getattr(spec, name)
+        if name not in _TAKEN[kind] and given != default:
+            yield f"`{name}` (={_plain(given)!r}) has no effect on {spec.dtype}, which {what}: leave it out"
 
 
 def _layout(spec: TensorSpec) -> Iterator[str]:

@@ -37,8 +37,8 @@ def _qscheme(given: QSchemeType | str) -> QSchemeType:
     return _word(QSchemeType, given)
 
 
-def _scale_type(given: ScaleType | str | None) -> ScaleType:
-    return given if given is None else _word(ScaleType, given)  # type: ignore[return-value]  # None: completed below
+def _scale_type(given: ScaleType | str | None) -> ScaleType | None:
+    return None if given is None else _word(ScaleType, given)
 
 
 def _round_method(given: RoundType | str) -> RoundType:
@@ -87,11 +87,17 @@ class TensorSpec:
         True
         >>> TensorSpec("int8", device="IPU")
         TensorSpec('int8', scale_type='pof2', device='IPU')
+        >>> import attrs
+        >>> attrs.evolve(TensorSpec("int8"), device="IPU") == TensorSpec("int8", device="IPU")
+        True
     """
 
     dtype: Dtype = attrs.field(converter=_dtype)
     qscheme: QSchemeType = attrs.field(default=QSchemeType.per_tensor, converter=_qscheme)
-    scale_type: ScaleType = attrs.field(default=None, converter=_scale_type)
+    #: As it was stated, which a copy for another device keeps; None if the device decides.
+    _stated_scale_type: ScaleType | None = attrs.field(
+        default=None, converter=_scale_type, alias="scale_type", eq=False
+    )
     round_method: RoundType = attrs.field(default=RoundType.half_even, converter=_round_method)
     symmetric: bool = True
     axis: int | None = None
@@ -99,11 +105,12 @@ class TensorSpec:
     observer: str | None = None
     dynamic: bool = False
     device: DeviceType = attrs.field(default=DeviceType.CPU, converter=_device)
+    scale_type: ScaleType = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Complete what the device decides, and refuse fields that are wrong, or wrong together, all at once."""
-        if self.scale_type is None:
-            object.__setattr__(self, "scale_type", rules.scale_type(self))
+        stated = self._stated_scale_type
+        object.__setattr__(self, "scale_type", rules.scale_type(self) if stated is None else stated)
         rules.refuse("this TensorSpec makes no sense", rules.faults(self))
 
     def recipe(self, role: str, mode: QuantizationMode | str | None = None) -> Any:
@@ -160,7 +167,7 @@ class TensorSpec:
              "round_method": "half_even", "symmetric": true, "axis": null, "group_size": null,
              "observer": null, "dynamic": false, "device": "CPU"}
         """
-        return json.dumps({"version": _VERSION, **attrs.asdict(self)})
+        return json.dumps({"version": _VERSION, **{name: getattr(self, name) for name in rules.defaults(type(self))}})
 
     @classmethod
     def from_json(cls, text: str) -> TensorSpec:
@@ -182,15 +189,14 @@ class TensorSpec:
             raise ArgumentError(f"this is no JSON of a TensorSpec: {error}") from None
         if not isinstance(found, dict):
             raise ArgumentError(f"the JSON of a TensorSpec is an object, not {found!r}")
-        names = [field.name for field in attrs.fields(cls)]
+        names = list(rules.defaults(cls))
         rules.refuse("this is no JSON of a TensorSpec", _key_faults(found, names))
         return cls(**{name: found[name] for name in names if name in found})
 
     def __repr__(self) -> str:
-        _, *others = attrs.fields(type(self))
-        chosen = [(field.name, getattr(self, field.name)) for field in others]
-        defaults = {field.name: rules.default(field) for field in others}
-        words = [f"{name}={_plain(value)!r}" for name, value in chosen if value != defaults[name]]
+        _, *others = rules.defaults(type(self)).items()
+        chosen = [(name, getattr(self, name), default) for name, default in others]
+        words = [f"{name}={_plain(value)!r}" for name, value, default in chosen if value != default]
         return f"TensorSpec({', '.join([repr(_plain(self.dtype)), *words])})"
 
 

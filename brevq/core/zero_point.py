@@ -12,6 +12,7 @@ from torch.nn import Module, Parameter
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Grid, Statistic
 from brevq.core.scaling.learned import LearnedStatsScaling
+from brevq.core.stats.ops import summable
 from brevq.core.stats.running import Running
 from brevq.core.stats.runtime import RuntimeStats
 
@@ -224,8 +225,8 @@ class MeanZeroPoint(Module):
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """The zero-point of `x`, in the shape of the scale, in codes."""
-        mean = self.granularity_impl.to_scale(self.granularity_impl(x).mean(dim=-1))
-        return -mean / scale
+        rows, unit = summable(self.granularity_impl(x))
+        return -self.granularity_impl.to_scale(rows.mean(dim=-1) / unit) / scale
 
 
 class _AnyNumber(Module):

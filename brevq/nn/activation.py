@@ -40,7 +40,7 @@ class QuantActivation(QuantModule):
         >>> class QuantSoftsign(QuantActivation, nn.Softsign):
         ...     pass
         >>> QuantSoftsign(bit_width=4)(torch.tensor([-1.0, 3.0]))
-        tensor([-0.4688,  0.6562], grad_fn=<MulBackward0>)
+        tensor([-0.4688,  0.6562], grad_fn=<_FakeQuantizeBackward>)
     """
 
     quants = {"act_quant": Int8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base
@@ -83,7 +83,7 @@ class QuantIdentity(QuantActivation, nn.Identity):
         >>> import torch
         >>> layer = QuantIdentity(bit_width=4)
         >>> layer(torch.tensor([-1.0, 0.3]))
-        tensor([-1.0000,  0.2500], grad_fn=<MulBackward0>)
+        tensor([-1.0000,  0.2500], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -96,7 +96,7 @@ class QuantReLU(QuantActivation, nn.ReLU):
         >>> import torch
         >>> layer = QuantReLU(bit_width=2)
         >>> layer(torch.tensor([-1.0, 0.9, 3.0]))
-        tensor([0., 1., 3.], grad_fn=<MulBackward0>)
+        tensor([0., 1., 3.], grad_fn=<_FakeQuantizeBackward>)
     """
 
     quants = {"act_quant": Uint8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base
@@ -108,7 +108,7 @@ class QuantReLU6(QuantActivation, nn.ReLU6):
     Examples:
         >>> import torch
         >>> QuantReLU6(bit_width=2)(torch.tensor([-1.0, 3.0, 9.0]))
-        tensor([0., 4., 6.], grad_fn=<MulBackward0>)
+        tensor([0., 4., 6.], grad_fn=<_FakeQuantizeBackward>)
     """
 
     quants = {"act_quant": Uint8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base
@@ -120,7 +120,7 @@ class QuantLeakyReLU(QuantActivation, nn.LeakyReLU):
     Examples:
         >>> import torch
         >>> QuantLeakyReLU(0.5, bit_width=3)(torch.tensor([-1.0, 4.0]))
-        tensor([-0.,  3.], grad_fn=<MulBackward0>)
+        tensor([-0.,  3.], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -140,7 +140,7 @@ class QuantELU(QuantActivation, nn.ELU):
     Examples:
         >>> import torch
         >>> QuantELU(bit_width=3)(torch.tensor([-9.0, 4.0]))
-        tensor([-1.,  3.], grad_fn=<MulBackward0>)
+        tensor([-1.,  3.], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -150,7 +150,7 @@ class QuantGELU(QuantActivation, nn.GELU):
     Examples:
         >>> import torch
         >>> QuantGELU("tanh", bit_width=5)(torch.tensor([-1.0, 4.0]))
-        tensor([-0.2500,  3.7499], grad_fn=<MulBackward0>)
+        tensor([-0.2500,  3.7499], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -160,7 +160,7 @@ class QuantSiLU(QuantActivation, nn.SiLU):
     Examples:
         >>> import torch
         >>> QuantSiLU(bit_width=5)(torch.tensor([-1.0, 4.0]))
-        tensor([-0.2455,  3.6826], grad_fn=<MulBackward0>)
+        tensor([-0.2455,  3.6826], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -170,7 +170,7 @@ class QuantMish(QuantActivation, nn.Mish):
     Examples:
         >>> import torch
         >>> QuantMish(bit_width=5)(torch.tensor([-1.0, 4.0]))
-        tensor([-0.2498,  3.7476], grad_fn=<MulBackward0>)
+        tensor([-0.2498,  3.7476], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -180,7 +180,7 @@ class QuantHardSwish(QuantActivation, nn.Hardswish):
     Examples:
         >>> import torch
         >>> QuantHardSwish(bit_width=5)(torch.tensor([-1.5, 4.0]))
-        tensor([-0.5000,  3.7500], grad_fn=<MulBackward0>)
+        tensor([-0.5000,  3.7500], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -206,7 +206,7 @@ class QuantHardSigmoid(QuantActivation, nn.Hardsigmoid):
     Examples:
         >>> import torch
         >>> QuantHardSigmoid(bit_width=2)(torch.tensor([-9.0, 1.0, 9.0]))
-        tensor([0.0000, 0.6667, 1.0000], grad_fn=<MulBackward0>)
+        tensor([0.0000, 0.6667, 1.0000], grad_fn=<_FakeQuantizeBackward>)
     """
 
     quants = {"act_quant": Uint8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base
@@ -218,7 +218,7 @@ class QuantTanh(QuantActivation, nn.Tanh):
     Examples:
         >>> import torch
         >>> QuantTanh(bit_width=3)(torch.tensor([-9.0, 0.3]))
-        tensor([-1.0000,  0.2500], grad_fn=<MulBackward0>)
+        tensor([-1.0000,  0.2500], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -228,7 +228,7 @@ class QuantHardTanh(QuantActivation, nn.Hardtanh):
     Examples:
         >>> import torch
         >>> QuantHardTanh(-2.0, 2.0, bit_width=3)(torch.tensor([-9.0, 0.3]))
-        tensor([-2.0000,  0.5000], grad_fn=<MulBackward0>)
+        tensor([-2.0000,  0.5000], grad_fn=<_FakeQuantizeBackward>)
     """
 
 
@@ -240,7 +240,7 @@ class QuantSoftmax(QuantActivation, nn.Softmax):
     Examples:
         >>> import torch
         >>> QuantSoftmax(dim=-1, bit_width=2)(torch.tensor([0.0, 0.0, 3.0]))
-        tensor([0.0000, 0.0000, 0.9094], grad_fn=<MulBackward0>)
+        tensor([0.0000, 0.0000, 0.9094], grad_fn=<_FakeQuantizeBackward>)
     """
 
     quants = {"act_quant": Uint8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base

@@ -92,7 +92,9 @@ class QuantOperation(QuantModule):
         """The inputs on one grid; while their quantizer observes one range, all of them are one batch to it."""
         values = [plain(x) for x in inputs]
         one_range = quantizer.granularity is None or isinstance(quantizer.granularity, PerTensor)
-        if not (quantizer.observing and one_range and len({x.dtype for x in values}) == 1):
+        # In training also once the range is learned: compiled code does not see that change.
+        may_observe = quantizer.observes and (self.training or quantizer.calibrating)
+        if not (may_observe and one_range and len({x.dtype for x in values}) == 1):
             return [quantizer(x) for x in values]
         together = quantizer(torch.cat([x.reshape(-1) for x in values])).split([x.numel() for x in values])
         return [part.reshape(x.shape) for part, x in zip(together, values, strict=True)]

@@ -67,7 +67,7 @@ class Quantizer(nn.Module):
         >>> from injectors import Int8ActPerTensor
         >>> quantizer = Quantizer(Int8ActPerTensor, {})
         >>> quantizer(torch.tensor([-1.0, 0.5])).value
-        tensor([-1.0000,  0.5000], grad_fn=<MulBackward0>)
+        tensor([-1.0000,  0.5000], grad_fn=<_FakeQuantizeBackward>)
     """
 
     grid: Tensor
@@ -85,9 +85,11 @@ class Quantizer(nn.Module):
         self.calibrating = False
         self.observes = any(isinstance(module, RuntimeStats) for module in self.modules())
         self.float_format = getattr(self.tensor_quant, "float_format", None)
-        self.narrow = any(getattr(part, "narrow_range", False) for part in _parts(self.tensor_quant))
-        # In a list: it is part of `tensor_quant`, and not of this module too.
-        self._granularity = [part for part in _parts(self.tensor_quant) if isinstance(part, Granularity)][:1]
+        parts = list(_parts(self.tensor_quant))
+        self.narrow = any(getattr(part, "narrow_range", False) for part in parts)
+        # In lists: they are parts of `tensor_quant`, and not of this module too.
+        self._granularity = [part for part in parts if isinstance(part, Granularity)][:1]
+        self._delays = [part for part in parts if isinstance(part, DelayWrapper) and part.steps_left is not None]
         self._know_grid()
         self._refuse_unsigned_weight()
         device = supplies.get("device")
@@ -117,11 +119,6 @@ class Quantizer(nn.Module):
         """What the statistics of this quantizer are doing; None if it has none that last."""
         phases = [module.phase for module in self.modules() if isinstance(module, (RuntimeStats, LearnedStatsScaling))]
         return min(phases, default=None)
-
-    @property
-    def observing(self) -> bool:
-        """Whether the next batch will be observed."""
-        return self.observes and any(part.observing for part in self.modules() if isinstance(part, RuntimeStats))
 
     @property
     def granularity(self) -> Granularity | None:
@@ -207,7 +204,7 @@ class Quantizer(nn.Module):
             x: a floating-point tensor.
             *context: what the core quantizer needs beside it.
         """
-        delays = [module.steps_left for module in self.modules() if isinstance(module, DelayWrapper)]
+        delays = [delay.steps_left for delay in self._delays]
         before = [(steps_left, steps_left.clone()) for steps_left in delays if steps_left is not None]
         quantized: QuantTensor = self(x, *context)
         for steps_left, steps in before:

@@ -4,6 +4,7 @@ import copy
 import itertools
 import pickle
 
+import attrs
 import pytest
 
 import injectors
@@ -322,3 +323,14 @@ def test_subclass():
 def test_recipes_without_words(recipe, text):
     """A recipe that the vocabulary can not say is refused, with the parts that it has no words for."""
     assert text == refused(lambda: TensorSpec.of(recipe))
+
+
+def test_a_copy_for_another_device():
+    """What the device decided is decided again; what was stated stays, and is refused where it does not fit."""
+    spec = TensorSpec("int8")
+    assert attrs.evolve(spec, device="IPU") == TensorSpec("int8", device="IPU")
+    assert attrs.evolve(TensorSpec("int8", device="IPU"), device="CPU") == spec
+    assert attrs.evolve(spec, scale_type="pof2").scale_type == "pof2"
+    with pytest.raises(ArgumentError, match="`scale_type` \\(='float'\\) is refused by IPU"):
+        attrs.evolve(TensorSpec("int8", scale_type="float"), device="IPU")
+    assert hash(TensorSpec("int8", scale_type="float")) == hash(spec)

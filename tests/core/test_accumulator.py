@@ -8,17 +8,29 @@ import pytest
 import torch
 
 from brevq.core.bit_width import BitWidthConst
-from brevq.core.function_wrapper import PerChannel, RoundSte
+from brevq.core.function_wrapper import (
+    CeilSte,
+    DPURoundSte,
+    FloorSte,
+    LearnedRoundHardSigmoid,
+    LearnedRoundSte,
+    PerChannel,
+    RoundHalfAwaySte,
+    RoundHalfUpSte,
+    RoundSte,
+    StochasticRoundSte,
+)
 from brevq.core.scaling import (
     AccumulatorAwareScaling,
     AccumulatorBound,
     CenteredAccumulatorBound,
     CenteredL1Norm,
+    ConstScaling,
     IntScaling,
     StatsScaling,
 )
 from brevq.core.stats import AbsMax, L1Norm
-from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.errors import ArgumentError, ArgumentTypeError, RecipeError
 from brevq.inject import check
 from brevq.quantizer import Quantizer
 from injectors.accumulator import Int8WeightPerChannelA2Q, Int8WeightPerChannelA2QPlus
@@ -144,12 +156,67 @@ def test_without_the_bound_it_overflows(case):
 
 @pytest.mark.parametrize("case", RECIPES)
 def test_rounding_to_nearest_overflows(case):
-    """Rounding has to be toward zero: to nearest, codes of 0.6 would become 1 and their sum too large."""
-    weight = torch.tensor([[1.0, -1.0]]).repeat(1, 214)
-    for rounding, fits in ((None, True), (RoundSte, False)):
-        overrides = {} if rounding is None else {"float_to_int_impl": rounding}
-        quantizer = _quantizer(RECIPES[case], weight, 1e6, accumulator_bit_width=16, **overrides)
-        assert fits == (_use(_codes(quantizer, weight, 8, True), 8, True, 16) <= 1)
+    """Rounding has to be toward zero, or is refused: to nearest, codes of 0.6 become 1 and their sum too large."""
+    with pytest.raises(RecipeError) as error:
+        _quantizer(RECIPES[case], WEIGHTS["normal 9"], 1e6, accumulator_bit_width=16, float_to_int_impl=RoundSte)
+    assert (
+        "`float_to_int_impl` (=RoundSte()) takes 0.75 to 1, away from zero, so that sums can overflow the accumulator: "
+        "round toward zero, `float_to_int_impl = RoundToZeroSte`"
+    ) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "rounding", [FloorSte(), CeilSte(), RoundHalfUpSte(), RoundHalfAwaySte(), DPURoundSte(), StochasticRoundSte()]
+)
+def test_only_rounding_toward_zero_keeps_the_bound(rounding):
+    """What takes any number away from zero is refused, at random or not."""
+    with pytest.raises(ArgumentError, match="away from zero, so that sums can overflow the accumulator"):
+        _bounded(float_to_int_impl=rounding)
+
+
+def test_learned_rounding_keeps_no_bound():
+    """Where learning decides which way to round, nothing is sure."""
+    rounding = LearnedRoundSte(LearnedRoundHardSigmoid(), tensor_shape=(2,))
+    with pytest.raises(ArgumentError) as error:
+        _bounded(float_to_int_impl=rounding)
+    assert str(error.value) == (
+        "`float_to_int_impl` (=LearnedRoundSte()) learns whether to round away from zero, so that sums can overflow "
+        "the accumulator: round toward zero, `float_to_int_impl = RoundToZeroSte`"
+    )
+
+
+def _bounded(**others):
+    """Ranges of 8-bit weights for an accumulator of 16 bits."""
+    return AccumulatorAwareScaling(
+        ConstScaling(1.0), L1Norm(), AccumulatorBound(16), IntScaling(True, True), BitWidthConst(8), **others
+    )
+
+
+@pytest.mark.parametrize("learned", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("value", [1.0, 1e37, 3e38])
+@pytest.mark.parametrize("norm", [L1Norm(), CenteredL1Norm()])
+def test_the_bound_holds_however_large(norm, value, learned):
+    """Norms that float32 can not hold, and learned norms that are infinite, keep codes within the bound."""
+    bound = {L1Norm: AccumulatorBound, CenteredL1Norm: CenteredAccumulatorBound}[type(norm)](16)
+    scaling = AccumulatorAwareScaling(ConstScaling(3e38), norm, bound, IntScaling(True, True), BitWidthConst(8))
+    weight = torch.randn(64, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) * value
+    bits, signed = torch.tensor(8.0), torch.tensor(True)
+    scaling(weight, bits, signed)
+    scaling.learned_norm.value.data.fill_(learned)
+    threshold = scaling(weight, bits, signed).item()
+    numbers = weight.double().numpy()
+    numbers = numbers - numbers.mean() if isinstance(norm, CenteredL1Norm) else numbers
+    codes = np.trunc(numbers / (threshold / 127)).clip(-127, 127)
+    assert np.abs(codes).sum() <= bound(bits, signed).item()
+
+
+def test_ordinary_ranges_for_norms_beyond_float32():
+    """Where the accumulator limits nothing, the range is the one to dequantize by, however large the norm is."""
+    scaling = AccumulatorAwareScaling(
+        ConstScaling(3e37), L1Norm(), AccumulatorBound(32), IntScaling(True, True), BitWidthConst(8)
+    )
+    threshold = scaling(torch.full((64,), 1e37), torch.tensor(8.0), torch.tensor(True))
+    assert torch.equal(threshold, torch.full_like(threshold, 3e37))
 
 
 def test_centring_leaves_room():

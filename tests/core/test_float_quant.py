@@ -275,3 +275,15 @@ def test_nan_stays_in_a_cut_format():
     y = quant(torch.tensor([math.nan, math.inf, -0.0]))[0].tolist()
     assert math.isnan(y[0])
     assert (384.0, -1.0) == (y[1], math.copysign(1.0, y[2]))
+
+
+@pytest.mark.parametrize("number_format", [FP8_E4M3, IntFormat(8)])
+def test_finite_values_stay_finite(number_format):
+    """Where the format saturates, a value that rounds to more than float32 has becomes its largest number."""
+    largest = torch.finfo(torch.float32).max
+    x = torch.tensor([largest, -largest, 1e38], requires_grad=True)
+    y, *_ = FloatQuant(number_format, ConstScaling(2.0**122))(x)  # the largest number rounds up, to 2 ** 128
+    y[:2].sum().backward()
+    assert y[:2].tolist() == [largest, -largest]
+    assert bool(y.isfinite().all())
+    assert bool(x.grad.isfinite().all())

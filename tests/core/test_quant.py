@@ -13,8 +13,16 @@ from brevq.core import quant
 from brevq.core.bit_width import BitWidthConst, BitWidthFromInput, BitWidthParameter
 from brevq.core.formats.catalogue import FP8_E4M3
 from brevq.core.function_wrapper import FloorSte, Identity, PerChannel, RoundSte, TensorClamp, TensorClampSte
-from brevq.core.restrict_val import FloatRestrictValue
-from brevq.core.scaling import ConstScaling, IntScaling, ParameterScaling, StatsScaling, TruncMsbScaling
+from brevq.core.restrict_val import FloatRestrictValue, PowerOfTwoRestrictValue
+from brevq.core.scaling import (
+    ConstScaling,
+    IntScaling,
+    ParameterScaling,
+    PowerOfTwoIntScaling,
+    StatsScaling,
+    StepScaling,
+    TruncMsbScaling,
+)
 from brevq.core.stats import AbsMax, AbsMinMax, NegativeMinOrZero
 from brevq.core.zero_point import ParameterZeroPoint, StatsZeroPoint, ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, RecipeError
@@ -756,3 +764,140 @@ def test_a_component_of_another_kind_is_a_fault(name):
     """A rounding in the place of a statistic, a clamp or a restriction is a fault of the recipe."""
     with pytest.raises(RecipeError, match=rf"raised ArgumentTypeError: `{name}` \(=RoundSte\(\)\)"):
         check(Int8WeightPerTensor.let(**{name: RoundSte}))
+
+
+# --- the route in few passes -----------------------------------------------------------------------------------------
+
+
+def _usual(grid=None, scaling=None, int_scaling=None, zero_point=None, bit_width=None):
+    """A quantizer of the usual parts, or of others."""
+    return quant.RescalingIntQuant(
+        grid or _int_quant(),
+        scaling or ParameterScaling(0.9),
+        int_scaling or IntScaling(True, True),
+        zero_point or ZeroZeroPoint(),
+        bit_width or BitWidthConst(4),
+    )
+
+
+# A quantizer, and its route in few passes: the ends, whether clamping passes gradients, whether there is a zero-point.
+ROUTES = {
+    "usual": (_usual, (-7.0, 7.0, False, False)),
+    "prescaled": (lambda: quant.PrescaledRestrictIntQuant(_int_quant(), BitWidthConst(4)), (-7.0, 7.0, False, False)),
+    "unsigned": (lambda: _usual(_int_quant(False, False), bit_width=BitWidthConst(8)), (0.0, 255.0, False, False)),
+    "straight": (
+        lambda: _usual(quant.IntQuant(False, True, tensor_clamp_impl=TensorClampSte())),
+        (-8.0, 7.0, True, False),
+    ),
+    "shifted": (_rescaling_shifted, (0.0, 15.0, False, True)),
+    "own maximum": (lambda: _usual(scaling=StatsScaling(AbsMax())), (-7.0, 7.0, True, False)),
+    "own maximum, rows": (lambda: _usual(scaling=StatsScaling(AbsMax(PerChannel(SHAPE, 0)))), (-7.0, 7.0, True, False)),
+    "own maximum, full range": (
+        lambda: _usual(_int_quant(False), StatsScaling(AbsMax()), IntScaling(True, False)),
+        (-8.0, 7.0, False, False),
+    ),
+    "own maximum, power of two": (
+        lambda: _usual(scaling=StatsScaling(AbsMax(), PowerOfTwoRestrictValue())),
+        (-7.0, 7.0, False, False),
+    ),
+    "own maximum, 32 bits": (
+        lambda: _usual(scaling=StatsScaling(AbsMax()), bit_width=BitWidthConst(32)),
+        (-(2.0**31), 2.0**31, False, False),
+    ),
+    "own width": (lambda: _usual(scaling=StatsScaling(AbsMinMax())), (-7.0, 7.0, False, False)),
+    "rounding down": (lambda: _usual(quant.IntQuant(True, True, float_to_int_impl=FloorSte())), None),
+    "a view": (lambda: _usual(quant.IntQuant(True, True, nn.Flatten(0))), None),
+    "another clamp": (lambda: _usual(quant.IntQuant(True, True, tensor_clamp_impl=_Between())), None),
+    "delayed": (lambda: _usual(quant.IntQuant(True, True, quant_delay_steps=1)), None),
+    "learned bits": (lambda: _usual(bit_width=BitWidthParameter(4)), None),
+    "another grid": (lambda: _usual(_AnotherGrid(True, True)), None),
+}
+
+
+class _Between(nn.Module):
+    def forward(self, x, min_val, max_val):
+        return torch.minimum(torch.maximum(x, min_val), max_val)
+
+
+class _AnotherGrid(quant.IntQuant):
+    """A grid that could compute anything."""
+
+
+def _ends_of(route):
+    return None if route is None else (route.low, route.high, route.straight, route.shifted)
+
+
+@pytest.mark.parametrize("case", ROUTES)
+def test_routes(case):
+    """Quantizers of the usual parts whose number of bits stays are computed in few passes, others a part at a time."""
+    create, expected = ROUTES[case]
+    assert expected == _ends_of(create().fused)
+
+
+def test_a_route_is_unknown_on_the_meta_device():
+    """Where nothing has a value the number of bits is not known, so a quantizer is computed a part at a time."""
+    with torch.device("meta"):
+        assert None is _usual().fused
+
+
+@pytest.mark.parametrize("values", ["plain", "zeros", "hard"])
+@pytest.mark.parametrize("case", [case for case, (_, ends) in ROUTES.items() if ends and case != "prescaled"])
+def test_few_passes_equal_the_parts(case, values):
+    """In few passes values, scale and zero-point are those of the parts, bit for bit, and gradients to rounding."""
+    x = {
+        "plain": torch.tensor(PLAIN),
+        "zeros": torch.zeros(SHAPE),
+        "hard": torch.tensor(PLAIN) * torch.tensor([1e-42, 1e-30, 1e30]).unsqueeze(-1),
+    }[values]
+    results = []
+    for fused in (True, False):
+        module, leaf = ROUTES[case][0](), x.clone().requires_grad_()
+        if not fused:
+            module.fused = module.int_threshold = None
+        y, *rest = module(leaf)
+        y.backward(torch.linspace(-1, 1, x.numel()).reshape(SHAPE))
+        grads = [leaf.grad, *(parameter.grad for parameter in module.parameters())]
+        results.append(([part.detach() for part in (y, *rest)], [grad.double().numpy() for grad in grads]))
+    pairs = zip(results[0][0], results[1][0], strict=True)
+    assert [True] * 4 == [np.array_equal(part, slow, equal_nan=True) for part, slow in pairs]
+    for grad, slow in zip(results[0][1], results[1][1], strict=True):
+        # Sums of 48 terms, of up to 127 codes each, are rounded in another order; the largest value's gradient is one.
+        assert pytest.approx(slow, rel=2**-20, abs=2**-14, nan_ok=True) == grad
+
+
+@pytest.mark.parametrize(
+    ("create", "kept"),
+    [
+        (lambda: _usual(scaling=ConstScaling(0.9)), 1000),
+        (lambda: _usual(quant.IntQuant(True, True, tensor_clamp_impl=TensorClampSte()), ConstScaling(0.9)), 0),
+        (_usual, 4000 + 100),
+        (lambda: _usual(scaling=StatsScaling(AbsMax())), 0 + 100),
+    ],
+    ids=["constant", "straight", "learned", "own maximum"],
+)
+def test_bytes_kept_beside_the_input(create, kept):
+    """A constant scale keeps a byte for each value, or nothing; others keep the input, and a parameter is there anyway.
+
+    Beside that there are some scalars.
+    """
+    weight, sizes = nn.Parameter(torch.randn(1000)), {}
+    module = create()
+    own = weight.data_ptr() if isinstance(module.scaling_impl, StatsScaling) else 0
+
+    def keep(tensor):
+        sizes[tensor.data_ptr()] = 0 if tensor.data_ptr() == own else tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(weight)
+    assert kept - 100 <= sum(sizes.values()) <= kept
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [2, 3, 8, 16])
+@pytest.mark.parametrize("int_scaling", [lambda s: IntScaling(s, False), PowerOfTwoIntScaling, lambda s: StepScaling()])
+def test_a_known_integer_threshold(int_scaling, bits, signed):
+    """A threshold that stays is a number, by which scales are divided as by the tensor that it would be."""
+    module = _usual(_int_quant(False, signed), int_scaling=int_scaling(signed), bit_width=BitWidthConst(bits))
+    scale = ParameterScaling(0.9)(torch.zeros(())) / int_scaling(signed)(torch.tensor(float(bits)))
+    assert (True, scale.item()) == (isinstance(module.int_threshold, float), module(torch.tensor(PLAIN))[1].item())

@@ -13,7 +13,7 @@ from brevq.core.function_wrapper import PerChannel
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import LogFloatRestrictValue, PowerOfTwoRestrictValue
 from brevq.core.scaling import RuntimeStatsScaling
-from brevq.core.stats import AbsMax, RuntimeStats
+from brevq.core.stats import AbsHistogram, AbsMax, MovingAverage, RunningMax, RunningPercentile, RuntimeStats, TwoSided
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -356,3 +356,24 @@ def test_bad_arguments_are_refused(create, kind, message):
 def test_phases_print_as_words():
     """A phase prints as the word that messages use."""
     assert ["empty", "observe", "learned", "fixed"] == [str(phase) for phase in Phase]
+
+
+@pytest.mark.parametrize(
+    ("stats", "running", "given", "known"),
+    [
+        (AbsHistogram(), None, "(2049,)", "()"),
+        (TwoSided(AbsMax()), RunningMax(), "(2,)", "()"),
+        (AbsMax(), RunningPercentile(), "()", "(2049,)"),
+        (AbsHistogram(histogram_bins=8), RunningPercentile(histogram_bins=16), "(9,)", "(17,)"),
+    ],
+)
+def test_what_gathers_fits_the_statistic(stats, running, given, known):
+    """A statistic of another shape than what gathers it knows is refused when both are put together."""
+    with pytest.raises(ArgumentError) as error:
+        RuntimeStats(stats, running_impl=running)
+    assert str(error.value) == (
+        f"`running_impl` (={type(running or MovingAverage()).__name__}()) gathers statistics of shape {known}, and "
+        f"those of `scaling_stats_impl` (={type(stats).__name__}()) have shape {given}: `RunningPercentile` gathers "
+        "`AbsHistogram`, with as many bins, `RunningInterval` gathers `TwoSided`, and `MovingAverage`, the default, "
+        "what has one value for each scale"
+    )

@@ -366,3 +366,10 @@ def test_a_start_that_came_with_the_buffers_is_kept():
         for theirs, ours in zip(sender.state_dict().values(), receiver.state_dict().values(), strict=True):
             ours.copy_(theirs)
     assert 3.0 == receiver(torch.tensor([100.0])).item()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1e37, 2e37 * 7 / 7**0.5), (3e38, 3.4028235e38)])
+def test_lsq_starts_from_huge_values(value, expected):
+    """The range is right where float32 has it, else the largest number."""
+    stats = LsqIntScaledAve(IntScaling(True, True), BitWidthConst(4), signed=True, narrow_range=True)
+    assert stats(torch.full((64,), value)).item() == pytest.approx(expected, rel=2e-6)

@@ -213,3 +213,10 @@ def test_channels_of_zeros():
         assert 0.0 == quantized.value[zeros].abs().sum().item()
         assert all(parameter.grad.isfinite().all() for parameter in layer.weight_quant.parameters())
         assert layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1e37, 3e37 * (64 / 63) ** 0.5), (3e38, 3.4028235e38)])
+def test_normal_interval_of_huge_values(value, expected):
+    """Mean and deviation of huge values are right where float32 has them, else the largest number."""
+    x = torch.tensor([value, -value]).repeat(32)
+    assert NormalInterval()(x).item() == pytest.approx(expected, rel=2e-6)

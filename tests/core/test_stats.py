@@ -236,3 +236,47 @@ def test_arguments_out_of_range_are_refused(create, message):
     with pytest.raises(ArgumentError) as error:
         create()
     assert message == str(error.value)
+
+
+HUGE = [[3e38, -3e38, 3e38, 3e38], [1e37, -2e38, 3e38, 1.0], [2.0, -1.0, 0.5, 4.0]]
+LARGEST = float(np.finfo(np.float32).max)
+# What they are in float64, to be limited to the largest float32.
+REFERENCES = {
+    "AbsMinMax": (AbsMinMax, lambda x: max(x.max(), 0) - min(x.min(), 0)),
+    "AbsAve": (AbsAve, lambda x: np.abs(x).mean()),
+    "AbsAveAboveThreshold": (
+        AbsAveAboveThreshold,
+        lambda x: np.abs(x)[np.abs(x) > 0.7 * np.abs(x).mean()].mean(),
+    ),
+    "PercentileInterval": (PercentileInterval, lambda x: max(x.max(), 0) - min(x.min(), 0)),
+    "MeanSigmaStd": (MeanSigmaStd, lambda x: np.abs(x).mean() + 3 * np.abs(x).std(ddof=1)),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_huge_values(name):
+    """What sums or differences of huge values give is right where float32 has it, else the largest number."""
+    create, reference = REFERENCES[name]
+    stats = create(PerChannel(tensor_shape=(3, 4), channel_axis=0))(torch.tensor(HUGE)).flatten().tolist()
+    expected = [min(float(reference(np.float32(row).astype(np.float64))), LARGEST) for row in HUGE]
+    assert stats == pytest.approx(expected, rel=2e-6)
+    assert np.isfinite(np.float32(stats)).all()
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_infinities_stay(name):
+    """What is limited is finite: a statistic of an infinity is not."""
+    assert not torch.isfinite(REFERENCES[name][0]()(torch.tensor([1.0, -2.0, torch.inf])))
+
+
+@pytest.mark.parametrize("create", [NegativeMinOrZero, NegativePercentileOrZero])
+def test_the_lower_end_of_what_is_too_wide(create):
+    """Both ends are clipped alike: of -3e38 and 3e38 to half of the largest number each."""
+    assert create()(torch.tensor([-3e38, 3e38])).item() == pytest.approx(-LARGEST / 2, rel=2e-6)
+    assert create()(torch.tensor([-3e38, 1e37])).item() == pytest.approx(-3e38, rel=1e-6)
+
+
+@pytest.mark.parametrize("create", [PercentileInterval, NegativePercentileOrZero, AbsMinMax, NegativeMinOrZero])
+def test_zeros_of_either_sign_have_no_width(create):
+    """A tensor of zeros, minus zeros among them, has the range zero."""
+    assert 0.0 == create()(torch.tensor([-0.0, 0.0, -0.0])).item()

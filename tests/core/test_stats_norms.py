@@ -235,3 +235,27 @@ def test_what_can_not_be_computed_is_refused(create, message):
     with pytest.raises(ArgumentError) as error:
         create()
     assert message == str(error.value)
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("value", [2e37, 3e38])
+@pytest.mark.parametrize(
+    ("create", "reference"),
+    [
+        (L1Norm, lambda x: np.abs(x).sum()),
+        (L2Norm, lambda x: np.sqrt(np.square(x).sum())),
+        (lambda: AbsMaxAve(PerChannel(tensor_shape=(8, 2), channel_axis=0)), lambda x: np.abs(x).max(1).mean()),
+        (
+            lambda: AbsMaxL2(PerChannel(tensor_shape=(8, 2), channel_axis=0)),
+            lambda x: np.sqrt(np.square(np.abs(x).max(1)).mean()),
+        ),
+        (MeanLearnedSigmaStd, lambda x: np.abs(x).mean() + 3 * np.abs(x).std(ddof=1)),
+    ],
+)
+def test_huge_values(create, reference, value):
+    """Norms and averages of huge values are right where float32 has them, else the largest number."""
+    x = np.float32(value) * np.float32([[1, -1], [0.5, 1]] * 4)
+    expected = min(float(reference(x.astype(np.float64))), LARGEST)
+    assert create()(torch.tensor(x)).item() == pytest.approx(expected, rel=2e-6)

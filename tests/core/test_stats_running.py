@@ -313,3 +313,16 @@ def test_what_can_not_be_gathered_is_refused(act, message):
     with pytest.raises(ArgumentError) as error:
         act()
     assert message == str(error.value)
+
+
+def test_intervals_wider_than_the_largest_number():
+    """Width and lower end of huge values fit float32: both ends are clipped alike."""
+    running = RunningInterval(RunningMax())
+    sides = TwoSided(AbsMax())(torch.tensor([-3e38, 3e38]))
+    half = torch.finfo(torch.float32).max / 2
+    assert (running.read(sides).item(), running.lowest.read(sides).item()) == pytest.approx((2 * half, -half), rel=2e-6)
+
+
+def test_histograms_end_at_the_last_power_of_two():
+    """Values beyond 2 ** 127 are counted in the last bin."""
+    assert AbsHistogram(histogram_bins=2)(torch.tensor([3e38, 1e38, 1.0])).tolist() == [1.0, 2.0, 2.0**127]

@@ -319,3 +319,10 @@ def test_arguments_out_of_range_are_refused(create, kind, message):
     with pytest.raises(kind) as error:
         create()
     assert message == str(error.value)
+
+
+def test_the_lower_end_of_what_is_wider_than_the_largest_number():
+    """It is that of the interval that `AbsMinMax` clips, both ends alike."""
+    stats = HalfQuadraticOptimizerZeroPoint(BitWidthConst(8), IntScaling(False, False), False, False)
+    lowest = stats(torch.tensor([-3e38, 3e38, -3e38, 3e38])).item()
+    assert -2.5e38 < lowest < -1e38

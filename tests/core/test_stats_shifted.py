@@ -301,3 +301,11 @@ def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(ArgumentError) as error:
         _search(**options)
     assert message == str(error.value)
+
+
+def test_an_interval_wider_than_the_largest_number():
+    """It is clipped before the search, both ends alike, so that what is found is finite."""
+    grid = NearestGrid(BitWidthConst(8), IntScaling(False, False), signed=False, narrow_range=False)
+    low, width = IntervalSearch(grid)(torch.tensor([-3e38, 3e38, 1e38, -1e38]))
+    half = torch.finfo(torch.float32).max / 2
+    assert (low.item(), width.item()) == pytest.approx((-half, 2 * half), rel=0.01)

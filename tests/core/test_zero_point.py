@@ -20,6 +20,7 @@ from brevq.core.stats import (
 )
 from brevq.core.zero_point import (
     LearnedStatsZeroPoint,
+    MeanZeroPoint,
     ParameterZeroPoint,
     RuntimeStatsZeroPoint,
     StatsZeroPoint,
@@ -228,3 +229,10 @@ def test_range_and_zero_point_of_all_batches(running, expected):
     scale = (high - low) / 255
     assert np.float32(scale) == pytest.approx(found.scale.item(), rel=2**-22)  # a sum and a quotient of float32
     assert round(-low / scale) == found.zero_point.item()
+
+
+def test_the_mean_of_huge_values():
+    """It is the mean, though the sum is beyond the largest number."""
+    assert MeanZeroPoint()(torch.tensor([3e38, 3e38, 3e38, 1e38]), torch.tensor(1e38), torch.tensor(8.0)).item() == (
+        pytest.approx(-2.5, rel=1e-6)
+    )

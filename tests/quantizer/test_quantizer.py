@@ -97,7 +97,7 @@ def test_a_bias_tells_what_it_is_asked_without():
     with pytest.raises(ArgumentError) as error:
         layer.quant_bias()
     assert str(error.value) == (
-        "`bias_quant` (Int32Bias) needs the scale of the layer's input: give what enters the layer, "
+        "A quantizer (Int32Bias) needs the scale of the layer's input: give what enters the layer, "
         "layer.quant_bias(x) with a QuantTensor, or give the layer an `input_quant`"
     )
 

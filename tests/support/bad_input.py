@@ -163,6 +163,10 @@ def _signs(number: float) -> Callable[[Tensor], Tensor]:
     return lambda x: x.sign() * number
 
 
+def _alternating(number: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: number * (1 - 2 * (torch.arange(x.numel()) % 2)).to(x).view(x.shape)
+
+
 def _strided(x: Tensor) -> Tensor:
     return torch.stack([x, torch.ones_like(x)], dim=-1)[..., 0]
 
@@ -223,6 +227,7 @@ KINDS = [
     Kind("large: 1e30", _signs(1e30), _finite, data=True),
     Kind("one value of 3e38", _at(3e38), _finite, data=True),
     Kind("all of 3e38", _signs(3e38), _finite, data=True),
+    Kind("3e38 and -3e38 in turn", _alternating(3e38), _finite, data=True),
     Kind("float16: one value of 65504", _at(65504.0), _finite, data=True, dtype=torch.float16),
     Kind("float16: denormals, 6e-8", _signs(6e-8), _finite, data=True, dtype=torch.float16),
     Kind("a NaN", _at(float("nan")), _nan),
@@ -263,10 +268,11 @@ REASONS: list[tuple[str, tuple[str, ...], str]] = [
     ),
     (
         _ALIKE,
-        ("integers", "Booleans", "complex"),
+        ("integers", "Booleans", "complex", "meta"),
         "It does not quantize its input, and raises torch's error, or computes what the float layer does.",
     ),
     (_REFUSED, ("QuantRNN", "QuantLSTM", "QuantGRU"), "The first dimension is time, and time has at least one step."),
+    (_REFUSED, ("int4, group", "MX", "NVFP4"), "There is no axis for groups."),
     (_REFUSED, _ALL, "The layer checks the shape itself."),
     (
         f"{_REFUSED}; {_COUNTED}",
@@ -276,9 +282,8 @@ REASONS: list[tuple[str, tuple[str, ...], str]] = [
     (
         _UNNAMED,
         ("no dimensions",),
-        "There is no axis for groups or tokens. The error names the axis.",
+        "There is no axis for tokens. The error names the axis.",
     ),
-    (_UNNAMED, ("meta",), "Torch can not read statistics from there, and says so."),
     (_WORKS, _NORMS, "It computes in float64 what is in float64."),
     ("finite, not zero", ("binary",), "The codes are -1 and 1: there is none for zero."),
     (
@@ -287,7 +292,6 @@ REASONS: list[tuple[str, tuple[str, ...], str]] = [
         "Products of queries and keys overflow. The float layer's kernel sums in a wider format, or gives zeros.",
     ),
     ("not finite", ("QuantRNN", "QuantLSTM", "QuantGRU"), "The sums overflow before the function that limits them."),
-    ("not finite", ("zero-point",), "The range, from lowest to highest, is wider than the largest float32."),
     (_ELSEWHERE, _ALL, "The float layer overflows."),
     (f"{_FINITE}; {_BROKEN}", _NORMS, "It averages squares, which overflow in the float layer too."),
     (f"{_ELSEWHERE}; {_BROKEN}", _NORMS, "It averages squares, which overflow in the float layer too."),

@@ -4,13 +4,21 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from brevq.core.bit_width import BitWidthConst
 from brevq.core.checks import called
 from brevq.core.function_wrapper import TensorClamp
 from brevq.core.quant.delay import DelayWrapper
+from brevq.core.quant.int_base import FusedInt, IntQuant
 from brevq.core.quant.jit import compile_if_asked
-from brevq.core.scaling.integer import TruncMsbScaling
+from brevq.core.scaling.integer import IntScaling, PowerOfTwoIntScaling, StepScaling, TruncMsbScaling
+from brevq.core.zero_point import ZeroZeroPoint
 from brevq.function.ops import max_int, min_int
-from brevq.function.ops_ste import round_ste
+from brevq.function.ops_ste import is_scripting, round_ste
+
+# Up to here the quotient of a value and its own maximum's step is nearer to the last code than to the next.
+_EXACT_BITS = 16
+# In these a range over a number has the dtype that it has over a float32 tensor.
+_WIDE = (torch.float32, torch.float64)
 
 
 class RescalingIntQuant(Module):
@@ -63,14 +71,24 @@ class RescalingIntQuant(Module):
         self.int_scaling_impl = called("int_scaling_impl", int_scaling_impl, "bit_width")
         self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
+        shifted = type(zero_point_impl) is not ZeroZeroPoint
+        clips = shifted or not _covers(scaling_impl, int_scaling_impl)
+        self.fused = _fused(int_quant, bit_width_impl, shifted, clips)
+        self.int_threshold = _threshold(int_scaling_impl, bit_width_impl)
         compile_if_asked(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width."""
         bit_width = self.bit_width_impl()
-        scale = self.scaling_impl(x) / self.int_scaling_impl(bit_width)
-        zero_point = self.zero_point_impl(x, scale, bit_width)
-        y = self.int_quant(scale, zero_point, bit_width, x)
+        threshold = self.scaling_impl(x)
+        if is_scripting():
+            scale = threshold / self.int_scaling_impl(bit_width)
+            zero_point = self.zero_point_impl(x, scale, bit_width)
+            y = self.int_quant(scale, zero_point, bit_width, x)
+        else:
+            scale = _divide(threshold, self.int_threshold, self.int_scaling_impl, bit_width)
+            zero_point = self.zero_point_impl(x, scale, bit_width)
+            y = _quantize(self.fused, self.int_quant, scale, zero_point, bit_width, x)
         return y, scale, zero_point, bit_width
 
 
@@ -217,12 +235,16 @@ class PrescaledRestrictIntQuant(Module):
         self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.fused = _fused(int_quant, bit_width_impl, shifted=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, of any shape, quantized and dequantized by `scale`; then scale, zero-point and bit width."""
         bit_width = self.bit_width_impl()
-        y = self.int_quant(scale, self.zero_point, bit_width, x)
+        if is_scripting():
+            y = self.int_quant(scale, self.zero_point, bit_width, x)
+        else:
+            y = _quantize(self.fused, self.int_quant, scale, self.zero_point, bit_width, x)
         return y, scale, self.zero_point, bit_width
 
 
@@ -355,3 +377,54 @@ class TruncIntQuant(Module):
         y = (codes - new_zero_point) * new_scale
         y = self.delay_wrapper(x, y)
         return y, new_scale, new_zero_point, bit_width
+
+
+def _bits(bit_width_impl: Module) -> int | None:
+    """A number of bits that is known and stays; else None."""
+    if type(bit_width_impl) is not BitWidthConst or bit_width_impl.bit_width.is_meta:
+        return None
+    return int(bit_width_impl.bit_width)
+
+
+def _threshold(int_scaling_impl: Module, bit_width_impl: Module) -> float | None:
+    """An integer threshold that is known and stays; else None."""
+    bits = _bits(bit_width_impl)
+    if bits is None or type(int_scaling_impl) not in (IntScaling, PowerOfTwoIntScaling, StepScaling):
+        return None
+    return float(int_scaling_impl(torch.tensor(float(bits), device="cpu")))
+
+
+def _fused(int_quant: Module, bit_width_impl: Module, shifted: bool, clips: bool = True) -> FusedInt | None:
+    """A grid in few passes, where it is the usual one and its number of bits is known and stays; else None."""
+    bits = _bits(bit_width_impl)
+    if type(int_quant) is not IntQuant or bits is None:
+        return None
+    own = int_quant.signed and int_quant.narrow_range and bits <= _EXACT_BITS
+    fused: FusedInt | None = int_quant.fused(bits, shifted, clips or not own)
+    return fused
+
+
+def _covers(scaling_impl: Module, int_scaling_impl: Module) -> bool:
+    """Whether a range that no value exceeds is put on the last codes of a narrow symmetric grid."""
+    narrow = type(int_scaling_impl) is IntScaling and int_scaling_impl.signed and int_scaling_impl.narrow_range
+    return narrow and bool(getattr(scaling_impl, "covers", False))
+
+
+@torch.jit.unused
+def _divide(threshold: Tensor, by: float | None, int_scaling_impl: Module, bit_width: Tensor) -> Tensor:
+    """A range over its integer threshold; elsewhere than on CPUs division by a number is rounded in another way."""
+    if by is None or not threshold.is_cpu or threshold.dtype not in _WIDE or torch.compiler.is_compiling():
+        scale: Tensor = threshold / int_scaling_impl(bit_width)
+        return scale
+    return threshold / by
+
+
+@torch.jit.unused
+def _quantize(
+    fused: FusedInt | None, int_quant: Module, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor
+) -> Tensor:
+    """`x` on the grid."""
+    if fused is None:
+        composed: Tensor = int_quant(scale, zero_point, bit_width, x)
+        return composed
+    return fused(scale, zero_point, x)

@@ -1,14 +1,49 @@
 """Integer grids: rounding to codes and back, given scale, zero-point and bit width."""
 
+import dataclasses
+import functools
+
+import torch
 from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import called, flag
-from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
+from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp, TensorClampSte
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
+from brevq.function.fused import fake_quantize
 from brevq.function.ops import max_int, min_int
 from brevq.function.ops_ste import round_ste
+
+#: The clamps that `fake_quantize` knows, and whether their gradient is straight-through.
+_STRAIGHT = {TensorClamp: False, TensorClampSte: True}
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedInt:
+    """An integer grid between numbers that are known, in few passes over the tensor: what `IntQuant.fused` returns.
+
+    Args:
+        low: the lowest code.
+        high: the highest code.
+        straight: whether clamping passes gradients.
+        shifted: whether there is a zero-point.
+
+    Examples:
+        >>> FusedInt(-8.0, 7.0, straight=False, shifted=False)(
+        ...     torch.tensor(0.5), torch.tensor(0.0), torch.tensor([0.7, 99.0])
+        ... )
+        tensor([0.5000, 3.5000])
+    """
+
+    low: float
+    high: float
+    straight: bool
+    shifted: bool
+
+    def __call__(self, scale: Tensor, zero_point: Tensor, x: Tensor) -> Tensor:
+        """`x`, quantized and dequantized; scale and zero-point broadcast to it."""
+        return fake_quantize(x, scale, zero_point if self.shifted else None, self.low, self.high, self.straight)
 
 
 class IntQuant(Module):
@@ -64,6 +99,21 @@ class IntQuant(Module):
     def max_int(self, bit_width: Tensor) -> Tensor:
         """The largest code of `bit_width` bits, a scalar tensor."""
         return max_int(self.signed, self.narrow_range, bit_width)
+
+    @torch.jit.unused
+    def fused(self, bits: int, shifted: bool, clips: bool = True) -> FusedInt | None:
+        """The same grid for a number of bits that stays, in few passes; None where a part is not the usual one.
+
+        Args:
+            bits: number of bits.
+            shifted: whether there is a zero-point.
+            clips: whether a value may be beyond the range. Default: True.
+        """
+        usual = type(self.input_view_impl) is Identity and type(self.float_to_int_impl) is RoundSte
+        straight = _STRAIGHT.get(type(self.tensor_clamp_impl))
+        if not usual or straight is None or self.delay_wrapper.steps_left is not None:
+            return None
+        return FusedInt(*_ends(self.signed, self.narrow_range, bits), straight or not clips, shifted)
 
     def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """The codes of `x`: whole numbers in the dtype of `x`, differentiable."""
@@ -154,3 +204,10 @@ class DecoupledIntQuant(Module):
         dequantized = (codes - zero_point) * scale
         y: Tensor = self.delay_wrapper(x, dequantized)
         return y
+
+
+@functools.lru_cache
+def _ends(signed: bool, narrow_range: bool, bits: int) -> tuple[float, float]:
+    """The lowest and the highest code, as they are computed in float32."""
+    bit_width = torch.tensor(float(bits), device="cpu")
+    return float(min_int(signed, narrow_range, bit_width)), float(max_int(signed, narrow_range, bit_width))

@@ -23,12 +23,11 @@ from brevq.errors import ArgumentError
 
 #: What bounds are reduced by, for the rounding of norms and quotients in float32: the guarantee is one of integers.
 MARGIN = 2.0**-14
-#: Norms from here on have infinite ranges: float32 can hardly hold them, and what a norm lacks, codes may exceed.
-LARGEST_NORM = 2.0**127
-_ROUNDS_AWAY = (
-    "`float_to_int_impl` (={rounding}) takes {value} to {code}, away from zero, and the sums of such codes can overflow "
-    "the accumulator: round toward zero, float_to_int_impl=RoundToZeroSte"
-)
+#: From here on restrictions may hold less than the norm, to which the bound applies.
+LARGEST_NORM = 2.0**126
+_WAY_OUT = "so that sums can overflow the accumulator: round toward zero, `float_to_int_impl = RoundToZeroSte`"
+_ROUNDS_AWAY = f"`float_to_int_impl` (={{name}}()) takes {{value:g}} to {{code:g}}, away from zero, {_WAY_OUT}"
+_LEARNS = f"`float_to_int_impl` (={{name}}()) learns whether to round away from zero, {_WAY_OUT}"
 #: What centred norms are raised by, as a fraction of the norm before centring, for the rounding of what is left.
 CENTRING_MARGIN = 2.0**-20
 
@@ -128,7 +127,7 @@ class AccumulatorAwareScaling(Module):
     ``norm(x) * max(scaling_impl(x) / g, int_scaling_impl(bit_width) / T)``: the first is `WeightNormScaling`, with the
     learned norm `g`; the second makes the L1 norm of the codes the bound `T`, for an input of a given bit width. The
     guarantee holds with rounding toward zero, `RoundToZeroSte`, and whatever is learned, infinities included. Norms are
-    learned as their logarithms. Where the norm is 2 ** 127 or more, the range is infinite, and all codes are zero.
+    learned as their logarithms. Where the range is beyond the largest float32 it is infinite, and all codes are zero.
 
     Args:
         scaling_impl: returns the range to dequantize by; the one that the quantizer itself is given.
@@ -185,9 +184,9 @@ class AccumulatorAwareScaling(Module):
     def forward(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
         """The ranges to round `x` by, in the shape of the scale; bit width and sign of the input have shape `()`."""
         limit = self.limit(input_bit_width, input_is_signed)
-        norm = self.norm(x)
-        threshold = norm * torch.maximum(self.scaling_impl(x) / self.learned_norm(x), limit)
-        return torch.where(norm >= LARGEST_NORM, torch.inf, threshold)
+        norm, excess = self._norm(x)
+        threshold: Tensor = norm * torch.maximum(self.scaling_impl(x) / self.learned_norm(x), limit * excess)
+        return threshold
 
     def excess(self, x: Tensor, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
         """How often the learned norms of `x` would have to be halved to fit: ``max(log2(g / largest norm), 0)``.
@@ -198,6 +197,15 @@ class AccumulatorAwareScaling(Module):
         largest = self.scaling_impl(x) / self.limit(input_bit_width, input_is_signed)
         return torch.relu(torch.log2(self.learned_norm(x)) - torch.log2(largest))
 
+    def _norm(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of `x` as restrictions give it, and how many times as large it is where float32 can not hold it."""
+        _, unit = summable(x.detach().flatten())
+        norm = self.norm.stats_impl(x * unit)
+        restrict = self.norm.restrict_scaling_impl
+        held = restrict(restrict.encode(saturating(norm, unit.expand_as(norm))))
+        excess = (norm.detach() / (held.detach() * unit)).clamp_min(1.0)
+        return held, torch.where(held >= LARGEST_NORM, excess, 1.0)
+
     def limit(self, input_bit_width: Tensor, input_is_signed: Tensor) -> Tensor:
         """The integer threshold over the bound of an input of `input_bit_width` bits and a sign or none, shape `()`."""
         bound = (1 - MARGIN) * self.accumulator_bound_impl(input_bit_width, input_is_signed)
@@ -206,12 +214,13 @@ class AccumulatorAwareScaling(Module):
 
 
 def _check_toward_zero(rounding: Module) -> None:
-    """Refuse what takes a number to one of larger magnitude; learned rounding too, which is told by its parameters."""
-    values = torch.tensor([0.25, 0.5, 0.75, 1.5, 254.99], device="cpu").repeat(8)
-    values = torch.cat([values, -values])
+    """Refuse what takes a number to one of larger magnitude, and what learns where it takes it."""
+    name = type(rounding).__name__
     if any(True for _ in rounding.parameters()):
-        raise ArgumentError(_LEARNS.format(rounding=rounding))
-    codes = rounding(values)
-    for value, code in zip(values.tolist(), codes.tolist(), strict=True):
+        raise ArgumentError(_LEARNS.format(name=name))
+    # Often enough to catch a rounding that is random.
+    values = torch.tensor([0.25, 0.5, 0.75, 254.5], device="cpu").repeat(16)
+    values = torch.cat([values, -values])
+    for value, code in zip(values.tolist(), rounding(values).tolist(), strict=True):
         if abs(code) > abs(value):
-            raise ArgumentError(_ROUNDS_AWAY.format(rounding=rounding, value=round(value, 2), code=code))
+            raise ArgumentError(_ROUNDS_AWAY.format(name=name, value=value, code=code))

@@ -33,6 +33,10 @@ class StatsScaling(Module):
         self.restrict_scaling_impl: Restriction = restriction(
             "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
         )
+        #: Whether no value exceeds the range, so that none is clipped. Restrictions other than a floor may shrink it.
+        self.covers = getattr(scaling_stats_impl, "covers", False) and (
+            type(self.restrict_scaling_impl) is FloatRestrictValue
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The ranges of `x`, in the shape of the scale."""

@@ -15,6 +15,7 @@ from torch.nn import Module
 from brevq.core.checks import between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.stats.unit import near_one
+from brevq.function.fused import abs_max
 
 
 class AbsMax(Module):
@@ -28,20 +29,24 @@ class AbsMax(Module):
         tensor(3.)
     """
 
+    #: No value exceeds it.
+    covers = True
+
     def __init__(self, granularity_impl: Granularity | None = None) -> None:
         super().__init__()
         self.granularity_impl = granularity_impl or PerTensor()
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        return self.granularity_impl.to_scale(self.granularity_impl(x).abs().amax(dim=-1))
+        return self.granularity_impl.to_scale(abs_max(self.granularity_impl(x)))
 
 
 class AbsMinMax(Module):
     """The width of the smallest interval that holds all values and zero: ``max(x, 0) - min(x, 0)``.
 
     Zero belongs to it because a zero-point has to represent it: without, a tensor that lies wholly on one side of
-    zero would be clipped.
+    zero would be clipped. An interval that is wider than the largest number of the dtype is clipped to it, both ends by
+    the same factor, that of `NegativeMinOrZero`.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -60,12 +65,15 @@ class AbsMinMax(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x)
-        width = torch.relu(rows.amax(dim=-1)) + torch.relu(-rows.amin(dim=-1))
-        return self.granularity_impl.to_scale(width)
+        high, low = torch.relu(rows.amax(dim=-1)), torch.relu(-rows.amin(dim=-1))
+        fits = fitting(low, high)
+        return self.granularity_impl.to_scale(high * fits + low * fits)
 
 
 class AbsAve(Module):
     """The mean absolute value: ``mean |x|``, which makes binary weights optimal in the least squares sense.
+
+    It is finite where all values are.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -84,7 +92,8 @@ class AbsAve(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        return self.granularity_impl.to_scale(self.granularity_impl(x).abs().mean(dim=-1))
+        magnitude, unit = summable(self.granularity_impl(x).abs())
+        return self.granularity_impl.to_scale(saturating(magnitude.mean(dim=-1), unit))
 
 
 class AbsAveAboveThreshold(Module):
@@ -114,10 +123,10 @@ class AbsAveAboveThreshold(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        magnitude = self.granularity_impl(x).abs()
+        magnitude, unit = summable(self.granularity_impl(x).abs())
         above = magnitude > self.ternary_fraction * magnitude.mean(dim=-1, keepdim=True)
         count = above.sum(dim=-1).clamp_min(1)
-        return self.granularity_impl.to_scale((magnitude * above).sum(dim=-1) / count)
+        return self.granularity_impl.to_scale(saturating((magnitude * above).sum(dim=-1) / count, unit))
 
 
 class AbsPercentile(Module):
@@ -151,7 +160,7 @@ class AbsPercentile(Module):
 class PercentileInterval(Module):
     """The width of the interval between two percentiles and zero: ``max(high, 0) - min(low, 0)``.
 
-    NaN gives NaN.
+    One that is wider than the largest number of the dtype is clipped to it. NaN gives NaN.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -183,7 +192,8 @@ class PercentileInterval(Module):
         rows = self.granularity_impl(x)
         high = torch.relu(_percentile(rows, self.high_percentile_q))
         low = torch.relu(-_low_percentile(rows, self.low_percentile_q))
-        return self.granularity_impl.to_scale(high + low)
+        fits = fitting(low, high)
+        return self.granularity_impl.to_scale(high * fits + low * fits)
 
 
 class MeanSigmaStd(Module):
@@ -191,7 +201,7 @@ class MeanSigmaStd(Module):
 
     The deviation is the unbiased one; of a single value it is zero. Where it is zero, so is its gradient. Nothing is
     added to the variance: Brevitas adds 1e-8, which is below float32's rounding for deviations above 0.3, and more than
-    the deviation itself for those below 0.0001.
+    the deviation itself for those below 0.0001. What is beyond the largest number of the dtype becomes that.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -214,12 +224,15 @@ class MeanSigmaStd(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x).abs()
-        return self.granularity_impl.to_scale(rows.mean(dim=-1) + self.sigma * deviation(rows))
+        rows, unit = summable(self.granularity_impl(x).abs())
+        return self.granularity_impl.to_scale(saturating(rows.mean(dim=-1) + self.sigma * deviation(rows), unit))
 
 
 class NegativeMinOrZero(Module):
     """The smallest value if it is negative, else zero: ``min(x, 0)``, from which a zero-point is computed.
+
+    Where ``max(x, 0) - min(x, 0)`` is beyond the largest number of the dtype, it is as much closer to zero as makes
+    that width fit, with both ends times the same factor.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -237,14 +250,15 @@ class NegativeMinOrZero(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        lowest = self.granularity_impl(x).amin(dim=-1)
-        return self.granularity_impl.to_scale(torch.clamp_max(lowest, 0.0))
+        rows = self.granularity_impl(x)
+        return self.granularity_impl.to_scale(_lower_end(rows.amin(dim=-1), rows))
 
 
 class NegativePercentileOrZero(Module):
     """A low percentile if it is negative, else zero.
 
-    NaN gives NaN.
+    Where the distance between it and the largest value is beyond the largest number of the dtype, it is as much closer
+    to zero as makes that fit. NaN gives NaN.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -265,8 +279,8 @@ class NegativePercentileOrZero(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        lowest = _low_percentile(self.granularity_impl(x), self.low_percentile_q)
-        return self.granularity_impl.to_scale(torch.clamp_max(lowest, 0.0))
+        rows = self.granularity_impl(x)
+        return self.granularity_impl.to_scale(_lower_end(_low_percentile(rows, self.low_percentile_q), rows))
 
 
 def deviation(rows: Tensor) -> Tensor:
@@ -281,6 +295,70 @@ def deviation(rows: Tensor) -> Tensor:
     """
     scaled, unit = near_one(rows)
     return scaled.std(dim=-1, correction=1 if rows.shape[-1] > 1 else 0) / unit.squeeze(-1)
+
+
+@torch.no_grad()
+def fitting(low: Tensor, high: Tensor) -> Tensor:
+    """The factor by which an interval around zero fits the dtype: 1, unless it is wider than the largest number.
+
+    Args:
+        low: the distance of its lower end from zero, of any shape; 0 or more.
+        high: that of its upper end, in the same shape.
+
+    Returns:
+        Factors in that shape; 1 where an end is infinite, NaN where one is NaN.
+
+    Examples:
+        >>> fitting(torch.tensor([1.0, 3e38]), torch.tensor([2.0, 3e38]))
+        tensor([1.0000, 0.5671])
+    """
+    # A little less than the largest: a scale times a number of steps may be rounded up.
+    limits = torch.finfo(low.dtype)
+    half = limits.max * (1 - 2.0**-20) / 2
+    width = (low / 2 + high / 2).clamp_min(limits.tiny)
+    return torch.where(torch.isinf(width), 1.0, (half / width).clamp_max(1.0))
+
+
+def summable(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows times a power of two that keeps their sums finite, and that power: 1, unless values are huge.
+
+    Args:
+        rows: shape `(..., values)`.
+
+    Returns:
+        The rows, and units of shape `(...)`, which are constant to the gradient: the square root of the smallest number
+        for values above that of the largest, 2**64 in float32, else 1.
+
+    Examples:
+        >>> summable(torch.tensor([[3e38, 3e38], [1.0, 2.0]]))[0].sum(dim=-1)
+        tensor([3.2526e+19, 3.0000e+00])
+    """
+    power = 2.0 ** (math.frexp(torch.finfo(rows.dtype).max)[1] // 2)
+    largest = torch.linalg.vector_norm(rows.detach(), ord=math.inf, dim=-1)
+    unit = torch.where(largest > power, torch.full_like(largest, 1 / power), 1.0)
+    return rows * unit.unsqueeze(-1), unit
+
+
+def saturating(value: Tensor, unit: Tensor) -> Tensor:
+    """What is `value` in a unit: ``value / unit``, the largest number of the dtype where that is beyond it.
+
+    Args:
+        value: 0 or more, of any shape; infinities and NaN stay.
+        unit: powers of two, in the same shape.
+
+    Examples:
+        >>> saturating(torch.tensor([3.0, 3.0, torch.inf]), torch.tensor([0.5, 1e-38, 1.0]))
+        tensor([6.0000e+00, 3.0000e+38, inf])
+    """
+    quotient = value / unit
+    beyond = torch.isinf(quotient) & torch.isfinite(value)
+    return torch.where(beyond, torch.finfo(value.dtype).max * (1 - 2.0**-20), quotient)
+
+
+def _lower_end(lowest: Tensor, rows: Tensor) -> Tensor:
+    """`lowest`, or zero where it is positive, and closer to zero where the interval up to the largest does not fit."""
+    low = torch.clamp_max(lowest, 0.0)
+    return low * fitting(-low, torch.relu(rows.amax(dim=-1)))
 
 
 def _percent(name: str, value: float) -> float:

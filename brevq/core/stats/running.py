@@ -6,6 +6,7 @@ the state, its phases and its `state_dict` stay where they are, in `RuntimeStats
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Statistic
 from brevq.core.stats.histogram import at_least_float32, bin_counts
+from brevq.core.stats.ops import fitting
 from brevq.errors import ArgumentError
 
 _OTHER_BINS = (
@@ -93,8 +95,8 @@ class AbsHistogram(Module):
     """The histogram of the absolute values of a batch, to be gathered by `RunningPercentile`.
 
     Its end is a power of two above the largest magnitude, at most twice it, so that histograms with different ends
-    are added exactly. Where a value is infinite or NaN, all of its histogram is. It receives no gradient. Counts of
-    values of half precision are float32.
+    are added exactly; the last one of float32 is 2 ** 127, and what is beyond counts as that. Where a value is infinite
+    or NaN, all of its histogram is. It receives no gradient. Counts of values of half precision are float32.
 
     Args:
         granularity_impl: which values are counted together; its scales' shape must be known. Default: all of them.
@@ -118,11 +120,16 @@ class AbsHistogram(Module):
         """The counts of `x` and the end of the last bin, shape `(*scale_shape, histogram_bins + 1)`."""
         rows = self.granularity_impl(x).abs()
         largest = at_least_float32(rows.amax(dim=-1, keepdim=True))
-        power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
+        last = math.frexp(torch.finfo(largest.dtype).max)[1] - 1
+        power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent.clamp_max(last))
         end = torch.where(largest > 0, power, largest)
         histogram = torch.cat([bin_counts(rows, end, self.histogram_bins).to(end.dtype), end], dim=-1)
         histogram = torch.where(torch.isfinite(largest), histogram, largest)
-        return histogram.reshape(*self.granularity_impl.scale_shape, self.histogram_bins + 1)
+        return histogram.reshape(self.state_shape(self.granularity_impl.scale_shape))
+
+    def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what comes back for scales of a shape, which `RunningPercentile` gathers."""
+        return (*scale_shape, self.histogram_bins + 1)
 
 
 class RunningPercentile(Module):
@@ -197,6 +204,11 @@ class TwoSided(Module):
         """The statistics of `x`, negative side first, shape `(2, ...)`."""
         return torch.stack([self.side_stats_impl(torch.relu(-x)), self.side_stats_impl(torch.relu(x))])
 
+    def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what comes back for scales of a shape, which `RunningInterval` gathers."""
+        of_side: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(self.side_stats_impl, "state_shape", tuple)
+        return (2, *of_side(scale_shape))
+
 
 class RunningInterval(Module):
     """An interval around zero, whose sides are gathered over all batches, each by itself.
@@ -229,7 +241,10 @@ class RunningInterval(Module):
 
     def read(self, average: Tensor) -> Tensor:
         """The width of what was gathered, in the shape of the scale."""
-        return self.sides.read(average).sum(dim=0)
+        low, high = self.sides.read(average)
+        fits = fitting(low, high)
+        width: Tensor = low * fits + high * fits
+        return width
 
     def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         """The sides after a batch, all of one shape; `steps` batches came before it."""
@@ -248,7 +263,9 @@ class _LowerEnd(Module):
         return self.sides.state_shape(scale_shape)
 
     def read(self, average: Tensor) -> Tensor:
-        return -self.sides.read(average)[0]
+        low, high = self.sides.read(average)
+        lowest: Tensor = -low * fitting(low, high)
+        return lowest
 
     def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         sides: Tensor = self.sides(average, statistic, steps)

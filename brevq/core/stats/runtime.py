@@ -17,6 +17,11 @@ from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
 
+_OTHER_SHAPE = (
+    "`running_impl` (={running}()) gathers statistics of shape {known}, and those of `scaling_stats_impl` (={stats}()) "
+    "have shape {given}: `RunningPercentile` gathers `AbsHistogram`, with as many bins, `RunningInterval` gathers "
+    "`TwoSided`, and `MovingAverage`, the default, what has one value for each scale"
+)
 #: How many observing calls can be repeated after learning began: those of the step that ends observing.
 _REPEATABLE = 32
 
@@ -53,7 +58,8 @@ class RuntimeStats(Module):
         running_impl: how batches become one, such as `RunningMax`. Default: `MovingAverage(momentum)`.
 
     Raises:
-        ArgumentError: the number of steps is below 1, or the momentum out of range.
+        ArgumentError: the number of steps is below 1, the momentum out of range, or `running_impl` does not gather what
+            `stats_impl` returns.
 
     Examples:
         >>> from brevq.core.stats import AbsMax
@@ -96,8 +102,7 @@ class RuntimeStats(Module):
         self._open = True
         shape = stats_impl.granularity_impl.scale_shape
         self.value = Parameter(torch.zeros(shape))
-        state_shape: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(self.running_impl, "state_shape", tuple)
-        self.register_buffer("average", torch.zeros(state_shape(shape)))
+        self.register_buffer("average", torch.zeros(_gathered(stats_impl, self.running_impl, shape)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("phase_code", torch.zeros((), dtype=torch.int64))
 
@@ -267,6 +272,25 @@ class RuntimeStats(Module):
         super()._load_from_state_dict(*args, **kwargs)
         if not self.phase_code.is_meta:
             self._set_phase(Phase(int(self.phase_code)))
+
+
+def _gathered(stats_impl: Statistic, running_impl: Running, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what a statistic of a batch, and what gathers it, both have for scales of a shape.
+
+    Raises:
+        ArgumentError: they have different shapes.
+    """
+
+    def shape(part: Statistic | Running) -> tuple[int, ...]:
+        of: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(part, "state_shape", tuple)
+        return of(scale_shape)
+
+    if shape(stats_impl) != shape(running_impl):
+        stats, running = type(stats_impl).__name__, type(running_impl).__name__
+        raise ArgumentError(
+            _OTHER_SHAPE.format(stats=stats, given=shape(stats_impl), running=running, known=shape(running_impl))
+        )
+    return shape(running_impl)
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Restriction, SearchGrid
 from brevq.core.stats.grids import NearestGrid
+from brevq.core.stats.ops import fitting
 from brevq.core.stats.unit import unit_power
 
 
@@ -208,13 +209,16 @@ class HalfQuadraticOptimizerZeroPoint(Module):
         """The values on the lowest code, in the shape of the scale; the gradient is that of ``min(x, 0)``."""
         rows = self.granularity_impl(x)
         lowest = torch.clamp_max(rows.amin(dim=-1, keepdim=True), 0.0)
+        lowest = lowest * fitting(-lowest, torch.relu(rows.amax(dim=-1, keepdim=True)))
         moved = self._search(rows.detach(), lowest.detach())
         return self.granularity_impl.to_scale((lowest + (moved - lowest).detach()).squeeze(-1))
 
     @torch.no_grad()
     def _search(self, rows: Tensor, lowest: Tensor) -> Tensor:
         """The value on the lowest code for each row, shape `(..., 1)`, beginning with `lowest`."""
-        width = torch.relu(rows.amax(dim=-1, keepdim=True)) - lowest
+        high = torch.relu(rows.amax(dim=-1, keepdim=True))
+        high = high * fitting(torch.relu(-rows.amin(dim=-1, keepdim=True)), high)
+        width = high - lowest
         scale = width / self.grid.threshold()
         start = zero_point = self.grid.lowest() - lowest / scale
         steps, best, smallest = rows / scale, start, torch.full_like(start, torch.inf)

@@ -1,0 +1,324 @@
+"""Functions of many passes in as few: integer fake quantization, and the largest absolute value.
+
+Each has the values of its composed form, operation by operation, so that they are equal bit for bit; a zero may have
+the other sign. What they save is memory traffic: one buffer is worked on in place, and for the gradient as little is
+kept as it can be had from. Gradients are those of the composed form, to rounding:
+
+- that of a tensor is passed on as it is where the composed form multiplies and divides it by the scale;
+- that of a scale is one sum of residuals, where the composed form subtracts one long sum from another.
+
+In compiled code the same values and gradients are made of operations that the compiler fuses itself. In the transforms
+of `torch.func`, and for gradients of gradients, the composed form is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brevq.function.ops_ste import round_ste, straight_through
+
+#: Those that are computed in place; half precision is computed in the composed form.
+_DTYPES = (torch.float32, torch.float64)
+
+#: From how many values on memory takes longer than the calls of operations.
+_MANY = 2**14
+
+#: From how many values on a CPU's caches hold no buffer, so that what takes several of them goes piece by piece; and
+#: how many values a piece has, times the number of threads.
+_LARGE, _PIECE = 2**20, 2**16
+
+
+def recorded() -> bool:
+    """Whether operations are recorded now, to be compiled or transformed, rather than run.
+
+    Examples:
+        >>> recorded(), torch.vmap(lambda x: x * recorded())(torch.ones(2))
+        (False, tensor([1., 1.]))
+    """
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
+
+
+def fake_quantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool = False
+) -> Tensor:
+    """`x` on an integer grid: ``(clamp(round(x / scale + zero_point), low, high) - zero_point) * scale``.
+
+    The gradient of `x` is the identity's where the code was not clamped and zero where it was. That of the scale is the
+    sum of ``code - zero_point - x / scale`` where it was not clamped and of ``code - zero_point`` where it was; that of
+    the zero-point is the sum of ``-scale`` where it was.
+
+    What is kept for the gradient: `x`, where the scale or the zero-point receives one; else a byte for each value, or
+    nothing where `straight`.
+
+    Args:
+        x: floating-point tensor of any shape.
+        scale: the step, positive; broadcasts to `x`.
+        zero_point: the code of zero; broadcasts to `x`. None means 0, which is not added.
+        low: the lowest code.
+        high: the highest code.
+        straight: whether clamping passes gradients, to `x` and to the scale, as if it were the identity. Default: no.
+
+    Source:
+        Esser et al., 2020, "Learned Step Size Quantization", section 2.1, https://arxiv.org/abs/1902.08153, for the
+        gradient of the scale.
+
+    Examples:
+        >>> x = torch.tensor([0.26, -9.0], requires_grad=True)
+        >>> y = fake_quantize(x, torch.tensor(0.5), None, -8.0, 7.0)
+        >>> y.sum().backward()
+        >>> y.tolist(), x.grad.tolist()
+        ([0.5, -4.0], [1.0, 0.0])
+    """
+    plain = x.dtype in _DTYPES and _fits(scale, x) and (zero_point is None or _fits(zero_point, x))
+    if not plain or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # no public name
+        return _composed(x, scale, zero_point, low, high, straight)
+    if torch.compiler.is_compiling():
+        return _compilable(x, scale, zero_point, low, high, straight)
+    learns = x.requires_grad or scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
+    if not (learns and torch.is_grad_enabled()):
+        return _dequantize(_steps(x, scale, zero_point).round_().clamp_(low, high), scale, zero_point)
+    y: Tensor = _FakeQuantize.apply(x, scale, zero_point, low, high, straight)  # type: ignore[no-untyped-call]  # torch's
+    return y
+
+
+def abs_max(rows: Tensor) -> Tensor:
+    """The largest absolute value of each row; the gradient is shared by all values that have it, and zero at zero.
+
+    Of a row whose largest value is infinite or NaN all gradients are NaN.
+
+    Args:
+        rows: shape `(..., values)`, one value at least.
+
+    Returns:
+        Shape `(...)`; NaN of rows that have one.
+
+    Examples:
+        >>> rows = torch.tensor([[1.0, -3.0, 3.0], [0.0, 0.5, 0.0]], requires_grad=True)
+        >>> maxima = abs_max(rows)
+        >>> maxima.sum().backward()
+        >>> maxima.tolist(), rows.grad.tolist()
+        ([3.0, 0.5], [[0.0, -0.5, 0.5], [0.0, 1.0, 0.0]])
+    """
+    if recorded() or rows.dtype not in _DTYPES:
+        return rows.abs().amax(dim=-1)
+    if not (rows.requires_grad and torch.is_grad_enabled()):
+        return _largest(rows)
+    maxima: Tensor = _AbsMax.apply(rows)  # type: ignore[no-untyped-call]  # torch's
+    return maxima
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """`fake_quantize`, and its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool
+    ) -> Tensor:
+        codes = _steps(x, scale, zero_point).round_()
+        ctx.low, ctx.high, ctx.straight = low, high, straight
+        ctx.of_input_alone = not any(ctx.needs_input_grad[1:3])
+        if not ctx.of_input_alone:
+            ctx.save_for_backward(x, scale, zero_point)
+        elif not straight:
+            clamped = codes.clamp(low, high)
+            ctx.save_for_backward(_equal(codes, clamped, out=codes).to(torch.int8))
+            return _dequantize(clamped, scale, zero_point)
+        return _dequantize(codes.clamp_(low, high), scale, zero_point)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        record = _recorded_backward(grad)
+        if ctx.of_input_alone:
+            return _through_mask(grad, ctx.saved_tensors, record), None, None, None, None, None
+        gradients = _recorded_gradients if record else _gradients
+        return (
+            *gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, (ctx.low, ctx.high, ctx.straight)),
+            *(None, None, None),
+        )
+
+
+class _AbsMax(torch.autograd.Function):
+    """`abs_max`, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        maxima = _largest(rows)
+        ctx.save_for_backward(rows, maxima)
+        return maxima
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor | None:
+        saved: tuple[Tensor, Tensor] = ctx.saved_tensors
+        rows, maxima = saved
+        if _recorded_backward(grad):
+            return _differentiate(lambda: rows.abs().amax(dim=-1), [rows], grad)[0]
+        signs = rows / torch.where(maxima == 0, 1, maxima).unsqueeze(-1)
+        torch.ops.aten.hardshrink.out(signs, _below_one(signs.dtype), out=signs)
+        share = grad / signs.abs().sum(dim=-1).clamp_min_(1)
+        return signs.mul_(share.unsqueeze(-1))
+
+
+def _steps(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    """``x / scale + zero_point``, in a buffer of its own."""
+    steps = x / scale
+    return steps if zero_point is None else steps.add_(zero_point)
+
+
+def _dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    """``(codes - zero_point) * scale``, in place."""
+    return (codes if zero_point is None else codes.sub_(zero_point)).mul_(scale)
+
+
+def _equal(x: Tensor, y: Tensor, out: Tensor) -> Tensor:
+    """1 where `x` equals `y`, which NaN does not, else 0: as numbers, which are faster to work with than booleans."""
+    equal: Tensor = torch.eq(x, y, out=out)
+    return equal
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """``max |rows|``; of many values from both ends: two reductions, and no buffer."""
+    if rows.numel() < _MANY:
+        return rows.abs().amax(dim=-1)
+    return torch.maximum(rows.amax(dim=-1), -rows.amin(dim=-1)).abs()
+
+
+def _through_mask(grad: Tensor, saved: tuple[Tensor, ...], record: bool) -> Tensor:
+    """The gradient of the input, zero where a mask that was saved is; there is none where it passes everywhere."""
+    if not saved:
+        return grad
+    (inside,) = saved
+    if record:
+        return torch.where(inside > 0, grad, 0.0)
+    return _pass_where(inside.to(grad.dtype), grad)
+
+
+def _pass_where(inside: Tensor, grad: Tensor, out: Tensor | None = None) -> Tensor:
+    """`grad` where `inside` is 1, and 0 where it is 0, even of an infinite one; by default in place of `inside`."""
+    out = inside if out is None else out
+    passed: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, inside, 0, grad_input=out)
+    return passed
+
+
+def _gradients(
+    grad: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor | None],
+    needs: tuple[bool, ...],
+    limits: tuple[float, float, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of input, scale and zero-point, from what was quantized."""
+    x, scale, zero_point = saved
+    if not _goes_in_pieces(grad, *saved):
+        return _gradients_of(grad, saved, needs, limits)
+    of_input = grad if limits[2] else torch.empty_like(x)
+    size = _PIECE * torch.get_num_threads()
+    pieces = zip(*(torch.split(whole.view(-1), size) for whole in (grad, x, of_input)), strict=True)
+    found = [_gradients_of(above, (part, scale, zero_point), needs, limits, out) for above, part, out in pieces]
+    return of_input, _total([of_scale for _, of_scale, _ in found]), _total([of_zero for _, _, of_zero in found])
+
+
+def _total(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of what is there."""
+    given = [part for part in parts if part is not None]
+    return torch.stack(given).sum(dim=0) if given else None
+
+
+def _goes_in_pieces(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None) -> bool:
+    """Whether gradients are computed piece by piece: of large tensors that are one piece of memory, with one scale."""
+    one = scale.dim() == 0 and (zero_point is None or zero_point.dim() == 0)
+    return one and x.numel() >= _LARGE and x.is_cpu and x.is_contiguous() and grad.is_contiguous()
+
+
+def _gradients_of(
+    grad: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor | None],
+    needs: tuple[bool, ...],
+    limits: tuple[float, float, bool],
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of input, scale and zero-point, from what was quantized; that of the input is written to `out`."""
+    (x, scale, zero_point), (low, high, straight) = saved, limits
+    steps = x / scale
+    codes = steps.round() if zero_point is None else (steps + zero_point).round_()
+    residual = codes.clamp(low, high)
+    inside = None if straight else _equal(codes, residual, out=codes)
+    of_scale = None
+    if needs[1]:
+        residual = residual if zero_point is None else residual.sub_(zero_point)
+        residual = residual.sub_(steps) if inside is None else residual.addcmul_(inside, steps, value=-1)
+        # In the layout that the product of both has, which is the order of summation.
+        product = residual.mul_(grad) if grad.stride() == residual.stride() else grad * residual
+        of_scale = product.sum_to_size(scale.shape)
+    of_input = grad if inside is None else _pass_where(inside, grad, out)
+    of_zero_point = None
+    if zero_point is not None and needs[2]:
+        of_zero_point = (grad - of_input).mul_(-scale).sum_to_size(zero_point.shape)
+    return of_input, of_scale, of_zero_point
+
+
+def _recorded_gradients(
+    grad: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor | None],
+    needs: tuple[bool, ...],
+    limits: tuple[float, float, bool],
+) -> tuple[Tensor | None, ...]:
+    """The same gradients, with what they depend on, by way of the composed form."""
+    wanted = [tensor for tensor, needed in zip(saved, needs, strict=False) if tensor is not None and needed]
+    found = iter(_differentiate(lambda: _composed(*saved, *limits), wanted, grad))
+    return tuple(next(found) if needed else None for needed in needs[:3])
+
+
+def _below_one(dtype: torch.dtype) -> float:
+    """The largest number below 1: a quotient by the largest value is above it where it is 1 or -1, and nowhere else."""
+    return 1 - torch.finfo(dtype).eps / 2
+
+
+def _recorded_backward(grad: Tensor) -> bool:
+    """Whether the gradients from `grad` are to be differentiated themselves, or are many at once."""
+    batched: bool = torch._C._functorch.is_legacy_batchedtensor(grad)  # noqa: SLF001  # no public name
+    return torch.is_grad_enabled() or batched or recorded()
+
+
+def _differentiate(function: Callable[[], Tensor], inputs: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of what `function` computes, themselves differentiable where that is asked for."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        y = function()
+    return torch.autograd.grad(y, inputs, grad, create_graph=again, allow_unused=True)
+
+
+def _composed(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:
+    """`fake_quantize`, an operation at a time."""
+    codes = round_ste(x / scale if zero_point is None else x / scale + zero_point)
+    inside = torch.clamp(codes, low, high)
+    inside = straight_through(codes, inside) if straight else inside
+    return (inside if zero_point is None else inside - zero_point) * scale
+
+
+def _compilable(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:
+    """`fake_quantize` with the gradients of `_gradients`, bit for bit, of operations that compilers fuse."""
+    shift = None if zero_point is None else zero_point.detach()
+    steps = x.detach() / scale.detach()
+    codes = torch.round(steps if shift is None else steps + shift)
+    clamped = torch.clamp(codes, low, high)
+    centred = clamped if shift is None else clamped - shift
+    y = centred * scale.detach()
+    if not torch.is_grad_enabled():
+        return y
+    # Only the gradients of what follows are used: each input times, detached, what its gradient is.
+    inside = torch.ones_like(codes) if straight else (codes == clamped).to(codes.dtype)
+    slope = (x if straight else torch.where(inside > 0, x, 0.0)) + (centred - inside * steps) * scale
+    if zero_point is not None:
+        slope = slope + (inside - 1) * scale.detach() * zero_point
+    return straight_through(slope, y)
+
+
+def _fits(part: Tensor, x: Tensor) -> bool:
+    """Whether a scale or zero-point leaves the shape and the dtype of `x` as they are."""
+    if part.dim() == 0:
+        return part.dtype == x.dtype or x.dim() > 0
+    sizes = zip(reversed(part.shape), reversed(x.shape), strict=False)
+    return part.dtype == x.dtype and part.dim() <= x.dim() and all(size in (1, whole) for size, whole in sizes)
