@@ -6,6 +6,7 @@ each on their share; `torch.distributed` says which. What scenes return is saved
 
 import contextlib
 import copy
+import os
 import sys
 import traceback
 import warnings
@@ -431,6 +432,7 @@ def main(rank, processes, folder):
     torch.save(results, Path(folder, f"{processes}-{rank}"))
     if processes > 1:
         dist.destroy_process_group()
+    os._exit(0)  # threads of process groups may outlive them, and abort the interpreter on its way out
 
 
 if __name__ == "__main__":

@@ -8,6 +8,16 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "processes.rst"
 
+#: Runs a script to its end, and leaves at once: threads of torch's process groups now and then outlive the groups, and
+#: then abort the interpreter on its way out.
+RUNNER = """
+import os, runpy, sys
+
+runpy.run_path(sys.argv[1], run_name="__main__")
+sys.stdout.flush()
+os._exit(0)
+"""
+
 
 def script(name):
     """The code block of the page that begins with the name of its file."""
@@ -18,12 +28,15 @@ def script(name):
 
 def printed(name, folder, environment):
     """What the processes print, in order."""
-    path = folder / name
+    path, runner = folder / name, folder / "run.py"
     path.write_text(script(name), encoding="utf8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)]
+    runner.write_text(RUNNER, encoding="utf8")
+    logs = folder / "logs"  # each process has its own: lines that both write at once run into each other
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [*torchrun, "--log-dir", str(logs), "--redirects", "3", str(runner), str(path)]
     done = subprocess.run(launcher, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert 0 == done.returncode, done.stderr
-    return sorted(done.stdout.splitlines())
+    assert 0 == done.returncode, [done.stderr, *(log.read_text() for log in logs.rglob("stderr.log"))]
+    return sorted(line for log in logs.rglob("stdout.log") for line in log.read_text().splitlines())
 
 
 def test_ddp(tmp_path, environment):
