@@ -120,7 +120,7 @@ def _read(file: Any, map_location: Any) -> _Content:
     if _is_safetensors(file):
         with _safetensors(file).safe_open(file, "pt", str(map_location)) as opened:
             about = opened.metadata() or {}
-            content: Any = {**about, "state": {key: opened.get_tensor(key) for key in opened.keys()}}  # noqa: SIM118
+            content: Any = {**about, "state": {key: opened.get_tensor(key) for key in opened.keys()}}  # noqa: SIM118  # a file is no dictionary
     else:
         content = torch.load(file, map_location=map_location, weights_only=True)
     if not isinstance(content, dict) or not {"brevq_checkpoint", "recipes", "state"} <= content.keys():

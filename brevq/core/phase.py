@@ -40,4 +40,4 @@ def recomputing() -> bool:
         False
     """
     # The number of the running backward pass, by which torch's own checkpointing knows that it is in one.
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # noqa: SLF001
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # noqa: SLF001  # as above

@@ -13,12 +13,13 @@ from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.nn.arguments import role_of
 from brevq.nn.module import QuantModule
 from brevq.quant_tensor import QuantTensor, Zero, describe, plain
+from brevq.quant_tensor.producer import running_model
 from brevq.quantizer import Quantizer
 from injectors import Int8WeightPerTensor
 
 _BIAS_NEEDS_SCALE = (
     "{bias} needs the scale of the layer's input, and the input is a plain tensor.\n"
-    "Give the layer an `input_quant`, or let the layer before it return one: return_quant_tensor=True. What lies "
+    "Give the layer an `input_quant`, or let {before} return one: return_quant_tensor=True. What lies "
     "between them has to keep its grid, as pooling by maximum and flatten do"
 )
 _BIAS_NEEDS_INPUT = (
@@ -303,11 +304,18 @@ class QuantLayer(QuantModule):
         if x is None:
             raise ArgumentError(_BIAS_NEEDS_INPUT.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
         if not isinstance(x, QuantTensor):
-            raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
+            raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant), before=self._before()))  # type: ignore[arg-type]
         granularity = (self.weight_quant and self.weight_quant.granularity) or PerTensor()
         if x.scale.numel() != 1 or getattr(granularity, "channel_axis", self.channel_axis) != self.channel_axis:
             raise ArgumentError(_BIAS_NEEDS_ONE_SCALE.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
         return x.scale.reshape(()) * granularity.per_output(weight.scale)
+
+    def _before(self) -> str:
+        """What the quantized layer before this one is called, by the order of the model that is running."""
+        layers = [module for module in running_model(self).modules() if isinstance(module, QuantModule)]
+        before = layers[: layers.index(self)] if self in layers else []
+        apart = [layer for layer in before if not any(part is self for part in layer.modules())]
+        return f"the layer before it, {describe(apart[-1])}," if apart else "the layer before it"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Weights that come without the state of their quantizer are a float network's: learned ranges start again."""

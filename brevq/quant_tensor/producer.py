@@ -66,15 +66,29 @@ def derived(function: str, *producers: Any) -> tuple[str, tuple[nn.Module, ...]]
     return function, tuple(modules[:2])
 
 
-def _path_in_running_model(module: nn.Module) -> str:
-    """The name of `module` below the outermost module whose call is under way; found by looking up the stack."""
-    if torch.compiler.is_compiling():
-        return ""
+def running_model(module: nn.Module) -> nn.Module:
+    """The outermost module whose call is under way, found by looking up the stack; `module` itself where none is.
+
+    Args:
+        module: a part of it.
+
+    Examples:
+        >>> part = nn.ReLU()
+        >>> running_model(part) is part
+        True
+    """
     model, frame = module, sys._getframe()  # noqa: SLF001  # the interpreter's documented way to see its callers
     while frame.f_back is not None:
         frame = frame.f_back
         # Of calls of modules alone: before Python 3.13, a frame that was asked keeps its variables alive till it ends.
         if frame.f_code is nn.Module._call_impl.__code__:  # noqa: SLF001  # what runs each call of a module
             model = frame.f_locals["self"]
-    names = (name for name, child in model.named_modules() if child is module)
+    return model
+
+
+def _path_in_running_model(module: nn.Module) -> str:
+    """The name of `module` below the outermost module whose call is under way."""
+    if torch.compiler.is_compiling():
+        return ""
+    names = (name for name, child in running_model(module).named_modules() if child is module)
     return str(next(names, ""))

@@ -620,3 +620,11 @@ def test_symbolic_tracing_sees_one_node_a_layer():
     traced = torch.fx.symbolic_trace(model.eval())
     assert ["0", "1", "2"] == [node.target for node in traced.graph.nodes if node.op == "call_module"]
     assert torch.equal(model(x), traced(x))
+
+
+def test_a_bias_names_the_layer_that_should_give_the_scale():
+    """A tied bias behind a layer that returns plain tensors names that layer, by its path."""
+    model = nn.Sequential(qnn.QuantReLU(), nn.Flatten(), qnn.QuantLinear(6, 4, bias_quant=Int32Bias))
+    with pytest.raises(ArgumentError) as error:
+        model(torch.randn(3, 6))
+    assert "let the layer before it, `0` (QuantReLU), return one: return_quant_tensor=True." in str(error.value)

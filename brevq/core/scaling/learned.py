@@ -234,13 +234,16 @@ class _ScaleGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(value: Tensor, factor: Tensor) -> Tensor:
+        """`value`, of any shape."""
         return value.view_as(value)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """The factor is all that is kept."""
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient times the factor."""
         (factor,) = ctx.saved_tensors
         return grad * factor, None

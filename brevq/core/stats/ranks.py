@@ -138,6 +138,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        """``(processes, *shape of x)``."""
         ctx.group = group
         stacked = x.new_empty(dist.get_world_size(group), *x.shape)
         dist.all_gather(list(stacked), x.contiguous(), group=group)
@@ -145,6 +146,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """What all processes say of this one's tensor, added up."""
         grad = grad.contiguous()
         own = torch.empty_like(grad[0])
         dist.reduce_scatter(own, list(grad), group=ctx.group)
