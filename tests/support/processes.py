@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -77,20 +78,14 @@ def tried() -> dict[tuple[str, str], str]:
     """What became of each layer, by its name and *DDP* or *FSDP2*; raises what a process raised."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(root)}
-    folder = Path(os.environ.get("TMPDIR", "/tmp"), f"processes{os.getpid()}")  # removed below
-    folder.mkdir()
-    try:
-        commands = [[sys.executable, __file__, str(rank), str(folder)] for rank in range(PROCESSES)]
+    with TemporaryDirectory() as folder:
+        commands = [[sys.executable, __file__, str(rank), folder] for rank in range(PROCESSES)]
         running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
         errors = [process.communicate(timeout=LIMIT)[1].decode() for process in running]
         if any(process.returncode for process in running):
             raise RuntimeError("\n".join(errors))
-        found: dict[tuple[str, str], str] = torch.load(folder / "found")
-        return found
-    finally:
-        for left in folder.iterdir():
-            left.unlink()
-        folder.rmdir()
+        found: dict[tuple[str, str], str] = torch.load(Path(folder, "found"))
+    return found
 
 
 def _rows() -> Iterator[tuple[tuple[str, str], str]]:

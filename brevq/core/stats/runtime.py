@@ -239,8 +239,7 @@ class RuntimeStats(Module):
     def _repeat(self, x: Tensor) -> Tensor:
         """What an earlier call returned for `x`: the statistic, if it observed, else what is in force."""
         self._repeated = True
-        observing = self.calibrating or (self.training and self._phase <= Phase.OBSERVE)
-        if not observing and not self._was_observed(x):
+        if not self.observing and not self._was_observed(x):
             return self._in_force()
         ranks = self._observed_ranks()
         sizes = ranks.sizes(x)
