@@ -19,6 +19,8 @@ _TOO_FEW = (
 class BitWidthConst(Module):
     """A constant number of bits.
 
+    It holds no tensor: what it returns is on torch's default device, and core quantizers keep it on their own.
+
     Args:
         bit_width: whole number of bits, 1 to 32.
         signed: whether the grid has negative codes, which takes at least 2 bits. Default: not known here.
@@ -32,16 +34,19 @@ class BitWidthConst(Module):
         tensor(4.)
     """
 
-    bit_width: Tensor
+    stateless = True
 
     def __init__(self, bit_width: int, signed: bool | None = None) -> None:
         super().__init__()
-        bits = whole_bits("bit_width", bit_width, signed)
-        self.register_buffer("bit_width", torch.tensor(float(bits)), persistent=False)
+        self.bits = whole_bits("bit_width", bit_width, signed)
 
     def forward(self) -> Tensor:
         """The number of bits, shape `()`."""
-        return self.bit_width
+        return torch.tensor(float(self.bits))
+
+    def extra_repr(self) -> str:
+        """The number of bits, for printing."""
+        return str(self.bits)
 
 
 class BitWidthMutable(Module):

@@ -39,6 +39,8 @@ class FloatRestrictValue(Module):
         tensor([0.5000, 2.0000])
     """
 
+    stateless = True
+
     def __init__(self, scaling_min_val: float | None = None) -> None:
         super().__init__()
         self.floor = TINY if scaling_min_val is None else positive("scaling_min_val", scaling_min_val)
@@ -68,6 +70,8 @@ class LogFloatRestrictValue(Module):
         >>> restrict(restrict.encode(torch.tensor(0.3)))
         tensor(0.3000)
     """
+
+    stateless = True
 
     def __init__(self, scaling_min_val: float | None = None) -> None:
         super().__init__()
@@ -105,6 +109,8 @@ class PowerOfTwoRestrictValue(Module):
         tensor([0.5000, 4.0000])
     """
 
+    stateless = True
+
     #: Integer thresholds are powers of two as well, so that scales, their quotients, are too.
     power_of_two = True
 
@@ -140,6 +146,8 @@ class IntRestrictValue(Module):
         >>> IntRestrictValue()(torch.tensor([0.2, 2.7]))
         tensor([1., 3.])
     """
+
+    stateless = True
 
     def __init__(
         self, restrict_value_float_to_int_impl: Module | None = None, scaling_min_val: float | None = None

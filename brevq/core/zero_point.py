@@ -25,15 +25,11 @@ class ZeroZeroPoint(Module):
         tensor(0.)
     """
 
-    zero: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("zero", torch.tensor(0.0), persistent=False)
+    stateless = True
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """Zero, shape `()`."""
-        return self.zero
+        return torch.zeros((), device=scale.device)
 
 
 class StatsZeroPoint(Module):

@@ -106,7 +106,7 @@ def abs_max(rows: Tensor) -> Tensor:
     if recorded() or rows.dtype not in _DTYPES:
         return rows.abs().amax(dim=-1)
     if not (rows.requires_grad and torch.is_grad_enabled()):
-        return _largest(rows)
+        return largest(rows)
     maxima: Tensor = _AbsMax.apply(rows)  # type: ignore[no-untyped-call]  # torch's
     return maxima
 
@@ -131,7 +131,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        record = _recorded_backward(grad)
+        record = is_differentiated(grad)
         if ctx.of_input_alone:
             return _through_mask(grad, ctx.saved_tensors, record), None, None, None, None, None
         gradients = _recorded_gradients if record else _gradients
@@ -146,7 +146,7 @@ class _AbsMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        maxima = _largest(rows)
+        maxima = largest(rows)
         ctx.save_for_backward(rows, maxima)
         return maxima
 
@@ -154,8 +154,8 @@ class _AbsMax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor | None:
         saved: tuple[Tensor, Tensor] = ctx.saved_tensors
         rows, maxima = saved
-        if _recorded_backward(grad):
-            return _differentiate(lambda: rows.abs().amax(dim=-1), [rows], grad)[0]
+        if is_differentiated(grad):
+            return differentiate(lambda: rows.abs().amax(dim=-1), [rows], grad)[0]
         signs = rows / torch.where(maxima == 0, 1, maxima).unsqueeze(-1)
         torch.ops.aten.hardshrink.out(signs, _below_one(signs.dtype), out=signs)
         share = grad / signs.abs().sum(dim=-1).clamp_min_(1)
@@ -179,8 +179,19 @@ def _equal(x: Tensor, y: Tensor, out: Tensor) -> Tensor:
     return equal
 
 
-def _largest(rows: Tensor) -> Tensor:
-    """``max |rows|``; of many values from both ends: two reductions, and no buffer."""
+def largest(rows: Tensor) -> Tensor:
+    """``max |row|``, without a gradient; of many values from both ends: two reductions, and no buffer.
+
+    Args:
+        rows: shape `(..., values)`, one value at least.
+
+    Returns:
+        Shape `(...)`; NaN of rows that have one.
+
+    Examples:
+        >>> largest(torch.tensor([[1.0, -3.0], [0.0, 0.5]]))
+        tensor([3.0000, 0.5000])
+    """
     if rows.numel() < _MANY:
         return rows.abs().amax(dim=-1)
     return torch.maximum(rows.amax(dim=-1), -rows.amin(dim=-1)).abs()
@@ -267,7 +278,7 @@ def _recorded_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The same gradients, with what they depend on, by way of the composed form."""
     wanted = [tensor for tensor, needed in zip(saved, needs, strict=False) if tensor is not None and needed]
-    found = iter(_differentiate(lambda: _composed(*saved, *limits), wanted, grad))
+    found = iter(differentiate(lambda: _composed(*saved, *limits), wanted, grad))
     return tuple(next(found) if needed else None for needed in needs[:3])
 
 
@@ -276,14 +287,35 @@ def _below_one(dtype: torch.dtype) -> float:
     return 1 - torch.finfo(dtype).eps / 2
 
 
-def _recorded_backward(grad: Tensor) -> bool:
-    """Whether the gradients from `grad` are to be differentiated themselves, or are many at once."""
+def is_differentiated(grad: Tensor) -> bool:
+    """Whether the gradients from `grad` are to be differentiated themselves, or are many at once.
+
+    Args:
+        grad: what a backward pass was given.
+
+    Examples:
+        >>> is_differentiated(torch.ones(2))
+        True
+    """
     batched: bool = torch._C._functorch.is_legacy_batchedtensor(grad)  # noqa: SLF001  # no public name
     return torch.is_grad_enabled() or batched or recorded()
 
 
-def _differentiate(function: Callable[[], Tensor], inputs: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of what `function` computes, themselves differentiable where that is asked for."""
+def differentiate(
+    function: Callable[[], Tensor | tuple[Tensor, ...]], inputs: list[Tensor], grad: Tensor | list[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of what `function` computes, themselves differentiable where that is asked for.
+
+    Args:
+        function: what computes a tensor, or several.
+        inputs: for which the gradients are.
+        grad: the gradient of what it computes, or of each.
+
+    Examples:
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> differentiate(lambda: x * x, [x], torch.tensor(1.0))
+        (tensor(6., grad_fn=<AddBackward0>),)
+    """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         y = function()

@@ -19,6 +19,7 @@ from brevq.inject import faults
 from brevq.inject.analyse import COMPONENTS, ROOT, Spec, analyse, short
 from brevq.inject.declare import supplied
 from brevq.inject.faults import Fault, Path
+from brevq.inject.shared import is_stateless, shared
 
 #: Names that layers read from a recipe, whether or not a part asks for them.
 READ_BY_LAYERS = frozenset({"role", "signed"})
@@ -68,6 +69,7 @@ class Plan:
         open: whether a `@value` waits for what a layer supplies, so that what it returns is not known.
         lasts: whether the plan would come out the same again: nothing raised an error on the way.
         taken: the names that some part asks for, here or in a recipe that this one inherits from.
+        kept: what is the same in every build, by name: plain values, and parts without state that are made of such.
     """
 
     def __init__(self, recipe: Any, root: str, owner: Mapping[str, Any]) -> None:
@@ -83,11 +85,35 @@ class Plan:
         self.faults = [*self._gaps(), *walk.faults]
         if root == ROOT and not self.open:
             self.faults += self.unused()
+        self.kept: dict[str, Any] = {
+            name: node.spec.content for name, node in self.nodes.items() if node.spec.kind == "data"
+        }
+        self._to_build: tuple[Node, ...] | None = None
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
         """All names that may be overridden: those that are declared, and those that some part takes."""
         return self.taken | set(self.recipe.__declared__)
+
+    @property
+    def to_build(self) -> tuple[Node, ...]:
+        """The parts that each build makes anew, each after those that it needs."""
+        if self._to_build is None:
+            self._to_build = tuple(node for name, node in self.nodes.items() if name not in self.kept)
+        return self._to_build
+
+    def keep(self, node: Node, part: Any) -> Any:
+        """Have a part without state, made of what is the same in every build, serve every build; which one that is.
+
+        Args:
+            node: the part.
+            part: what was built of it.
+        """
+        if node.built.kind != "class" or not is_stateless(part) or any(name not in self.kept for name in node.below):
+            return part
+        self.kept[node.name] = shared(part, {name: self.kept[name] for name in node.below})
+        self._to_build = None
+        return self.kept[node.name]
 
     def unused(self) -> list[Fault]:
         """A fault for each declared name that nothing takes, unless it is told already as somebody's near miss."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from brevq.errors import RecipeAttributeError, RecipeError
 from brevq.inject import faults
-from brevq.inject.analyse import ROOT, analyse
+from brevq.inject.analyse import COMPONENTS, ROOT, analyse
 from brevq.inject.faults import Fault
 from brevq.inject.pages import check_recipe
 from brevq.inject.plan import Node, Plan, make, origins, plan_of
@@ -41,7 +41,7 @@ def build(recipe: Any, owner: Mapping[str, Any] | None = None, root: str = ROOT)
     if plan.faults:
         raise _error(recipe, _all_faults(plan, owner or {}))
     builder = _Builder(plan, owner or {})
-    for node in plan.nodes.values():
+    for node in plan.to_build:
         builder.add(node)
     if builder.faults or builder.lacking:
         raise _error(recipe, builder.faults + builder.lacking)
@@ -102,7 +102,10 @@ def read(recipe: Any, name: str) -> Any:
     Raises:
         RecipeAttributeError: it can not be built, which to Python means that there is no such attribute.
     """
-    spec = analyse(name, recipe.__declared__[name].content)
+    content = recipe.__declared__[name].content
+    if isinstance(content, (bool, int, float, str)) and not name.endswith(COMPONENTS):  # most are, and that is quick
+        return content
+    spec = analyse(name, content)
     if spec.kind == "data" and not spec.complaint:
         return spec.content
     try:
@@ -117,7 +120,7 @@ class _Builder:
     def __init__(self, plan: Plan, owner: Mapping[str, Any]) -> None:
         self.plan = plan
         self.owner = owner
-        self.built: dict[str, Any] = {}
+        self.built: dict[str, Any] = dict(plan.kept)
         self.faults: list[Fault] = []
         self.lacking: list[Fault] = []
 
@@ -129,7 +132,7 @@ class _Builder:
             self.lacking.append(faults.not_supplied(node.path, node.name, node.spec.label, self.plan.recipe))
             return
         try:
-            self.built[node.name] = make(node, self.built, self.owner)
+            self.built[node.name] = self.plan.keep(node, make(node, self.built, self.owner))
         except Exception as error:  # noqa: BLE001  # whatever a constructor raises is reported, with its path
             here = (*node.path, (node.name, node.built.label))
             self.faults.append(faults.raised(here, error, origins(node, self.plan.nodes, self.built)))
@@ -138,7 +141,7 @@ class _Builder:
 def _all_faults(plan: Plan, owner: Mapping[str, Any]) -> list[Fault]:
     """The faults of the wiring, and those of the constructors that have all that they need."""
     builder = _Builder(plan, owner)
-    for node in plan.nodes.values():
+    for node in plan.to_build:
         builder.add(node)
     found = plan.faults + builder.faults
     if found and plan.open and plan.root == ROOT:

@@ -47,6 +47,11 @@ class QuantActivation(QuantModule):
 
     act_quant: Quantizer | None
 
+    @property
+    def is_implied(self) -> bool:
+        """Whether the quantizer does now what the function does, which then need not be computed. Default: no."""
+        return False
+
     def forward(self, x: Any) -> Any:
         """The twin's output, quantized.
 
@@ -61,7 +66,7 @@ class QuantActivation(QuantModule):
             ArgumentError: a `QuantTensor` is asked for without a quantizer, and the input has no grid, or the
                 function leaves it.
         """
-        y = super().forward(x)
+        y = plain(x) if self.is_implied else super().forward(x)
         if self.act_quant is not None:
             y = self.act_quant(plain(y))
         elif self.return_quant_tensor and not isinstance(y, QuantTensor):
@@ -100,6 +105,11 @@ class QuantReLU(QuantActivation, nn.ReLU):
     """
 
     quants = {"act_quant": Uint8ActPerTensor}  # noqa: RUF012  # a ClassVar of the base
+
+    @property
+    def is_implied(self) -> bool:
+        """Whether the quantizer clamps to zero what is below it, whatever comes, and no gradient is asked for."""
+        return self.act_quant is not None and self.act_quant.clamps_at_zero
 
 
 class QuantReLU6(QuantActivation, nn.ReLU6):

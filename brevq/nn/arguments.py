@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ _EXAMPLES = {
 }
 
 
+@functools.lru_cache
 def role_of(argument: str) -> str:
     """The role of the recipe that an argument takes.
 
@@ -89,6 +91,8 @@ def split_overrides(
         {'weight_quant': {'bit_width': 4}}
     """
     found: dict[str, dict[str, Any]] = {argument: {} for argument in quants}
+    if not keywords:
+        return found
     complaints: dict[str, str] = {}
     longest_first = sorted(quants, key=len, reverse=True)
     for keyword, content in keywords.items():
@@ -153,7 +157,7 @@ def bind(
     quantizer = isinstance(given, Quantizer)
     recipe = given.recipe if quantizer else given
     needed = role_of(argument)
-    role = recipe.role if "role" in recipe else needed
+    role = (given.role if quantizer else recipe.role if "role" in recipe else None) or needed
     if role != needed:
         raise ArgumentError(
             f"{layer} got `{argument}={recipe.__name__}`, a recipe for the role {role!r}, and needs one for "

@@ -84,11 +84,11 @@ class QuantModule(nn.Module):
         Raises:
             ArgumentTypeError: the name is that of an override, which means something to the constructor alone.
         """
-        if name in self.quants:
+        if name in self.quants and content is not None:
             content = self.bound(name, content, {})
-            if isinstance(content, nn.Module):
+            if isinstance(content, nn.Module) and content.training != self.training:
                 content.train(self.training)
-        else:
+        elif name not in self.quants:
             self._refuse_override(name)
         super().__setattr__(name, content)
 
@@ -108,6 +108,8 @@ class QuantModule(nn.Module):
             given: a recipe, a quantizer, or None.
             overrides: names of the recipe to override.
         """
+        if given is None:
+            return None
         return bind(type(self).__name__, argument, given, overrides, self.supplied_to(argument))
 
     def supplies(self, recipe: Any) -> Mapping[str, Any]:
@@ -127,6 +129,11 @@ class QuantModule(nn.Module):
             argument: one of `quants`.
         """
         return {}
+
+    def _repr_html_(self) -> str:
+        from brevq.nn.page import page_of  # noqa: PLC0415  # it is needed in notebooks alone
+
+        return page_of(self)
 
     def _refuse_override(self, name: str) -> None:
         """Refuse to set what looks like an override of a recipe, and would change nothing."""

@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brevq.core.bit_width import BitWidthConst
 from brevq.core.function_wrapper import Granularity, LearnedRoundSte
 from brevq.core.phase import Phase
 from brevq.core.quant import DelayWrapper
 from brevq.core.scaling import LearnedStatsScaling
 from brevq.core.stats import RuntimeStats
 from brevq.core.stats.ranks import shared
-from brevq.core.zero_point import ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 from brevq.inject import build
-from brevq.inject.analyse import parameters
 from brevq.inject.plan import plan_of
 from brevq.quant_tensor import QuantTensor, Zero, describe
 from brevq.quantizer.grid import Grid
+from brevq.quantizer.nature import Nature
 
 _UNCALIBRATED = """
 {where} has seen no data, so it has no range to quantize to.
@@ -70,49 +68,58 @@ class Quantizer(nn.Module):
         tensor([-1.0000,  0.5000], grad_fn=<_FakeQuantizeBackward>)
     """
 
+    recipe: Any
+    tensor_quant: nn.Module
     grid: Tensor
+    signed: bool
+    narrow: bool
+    zero: Zero
+    float_format: Any
+    granularity: Granularity | None
+    calibrating: bool
+    observes: bool
+    needs_scale: bool
+    needs_input: bool
+    _role: str | None
+    _supplied: dict[str, Any]
+    _delays: list[DelayWrapper]
 
     def __init__(self, recipe: Any, supplies: Mapping[str, Any]) -> None:
         super().__init__()
-        self.recipe = recipe
-        self._supplied = dict(supplies)
-        self.tensor_quant: nn.Module = build(recipe, supplies)
-        if not isinstance(self.tensor_quant, nn.Module):
-            raise ArgumentTypeError(f"`tensor_quant` of {recipe.__name__} must be a module, not {self.tensor_quant!r}")
-        self.signed = self._is_signed()
-        asks = parameters(type(self.tensor_quant).forward)[0]
-        self.needs_scale, self.needs_input = "scale" in asks, "input_bit_width" in asks
-        self.calibrating = False
-        self.observes = any(isinstance(module, RuntimeStats) for module in self.modules())
-        self.float_format = getattr(self.tensor_quant, "float_format", None)
-        parts = list(_parts(self.tensor_quant))
-        self.narrow = any(getattr(part, "narrow_range", False) for part in parts)
-        # In lists: they are parts of `tensor_quant`, and not of this module too.
-        self._granularity = [part for part in parts if isinstance(part, Granularity)][:1]
-        self._delays = [part for part in parts if isinstance(part, DelayWrapper) and part.steps_left is not None]
-        self._know_grid()
-        self._refuse_unsigned_weight()
+        tensor_quant = build(recipe, supplies)
+        if not isinstance(tensor_quant, nn.Module):
+            raise ArgumentTypeError(f"`tensor_quant` of {recipe.__name__} must be a module, not {tensor_quant!r}")
+        self.tensor_quant = tensor_quant
+        parts = list(_parts(tensor_quant))
+        nature = Nature.of(recipe, tensor_quant, parts)
+        # Plain values, past what is done for tensors and modules that are set.
+        vars(self).update(
+            recipe=recipe,
+            calibrating=False,
+            granularity=nature.granularity,
+            signed=nature.signed,
+            narrow=nature.grid.narrow,
+            zero=nature.zero,
+            float_format=nature.float_format,
+            observes=nature.observes,
+            needs_scale=nature.needs_scale,
+            needs_input=nature.needs_input,
+            _role=nature.role,
+            _supplied=dict(supplies),
+            # Parts of `tensor_quant`, and not of this module too.
+            _delays=[part for part in parts if isinstance(part, DelayWrapper) and part.steps_left is not None],
+        )
+        self.register_buffer("grid", nature.grid.tensor())
+        if nature.role == "weight" and not nature.signed and nature.zero is Zero.AT_ZERO:
+            raise ArgumentError(_UNSIGNED_WEIGHT.format(recipe=recipe.__name__))
         device = supplies.get("device")
         if device is not None and device != self.device:
             self.to(device)
 
-    def _is_signed(self) -> bool:
-        """Whether the grid has negative codes: a number format says so itself, else the recipe."""
-        number_format: Any = getattr(self.tensor_quant, "float_format", None)
-        stated = bool(self.recipe.signed) if "signed" in self.recipe else None
-        if number_format is None:
-            return stated is not False
-        if stated is not None and stated != number_format.signed:
-            raise ArgumentError(
-                f"{self.recipe.__name__} says `signed` (={stated}), and its format {number_format} is "
-                f"{'signed' if number_format.signed else 'unsigned'}: leave `signed` to the format"
-            )
-        return bool(number_format.signed)
-
     @property
     def role(self) -> str | None:
         """What the recipe is for: *weight*, *bias* or *activation*; None if it does not say."""
-        return str(self.recipe.role) if "role" in self.recipe else None
+        return self._role
 
     @property
     def phase(self) -> Phase | None:
@@ -121,9 +128,10 @@ class Quantizer(nn.Module):
         return min(phases, default=None)
 
     @property
-    def granularity(self) -> Granularity | None:
-        """Which values share a scale; None if no part of the recipe says so, which means all of them."""
-        return self._granularity[0] if self._granularity else None
+    def clamps_at_zero(self) -> bool:
+        """Whether it now makes zero of all that is below, and the rest does not depend on that; without gradients."""
+        asked = getattr(self.tensor_quant, "clamps_at_zero", None)
+        return asked is not None and not torch.is_grad_enabled() and bool(asked())
 
     @property
     def elements(self) -> int:
@@ -298,25 +306,10 @@ class Quantizer(nn.Module):
         phase = "" if self.phase is None else f", phase={self.phase}"
         return f"Quantizer({self.recipe.__name__}{grid}{phase})"
 
-    def _know_grid(self) -> None:
-        """Read off the parts what the grid is."""
-        constants = (part for part in _parts(self.tensor_quant) if isinstance(part, BitWidthConst))
-        bit_width = getattr(next(constants, self.tensor_quant), "bit_width", None)
-        known = isinstance(bit_width, Tensor) and not bit_width.is_meta
-        grid = Grid(
-            bits=int(bit_width) if known else 0,  # type: ignore[arg-type]  # a tensor, where it is known
-            signed=self.signed,
-            narrow=self.narrow,
-            exponent_bits=getattr(self.float_format, "exponent_bits", 0),
-            exponent_bias=getattr(self.float_format, "bias", 0),
-            values_per_scale=0 if self.granularity is None else self.granularity.values_per_scale,
-        )
-        self.zero = _zero(self.tensor_quant, grid)
-        self.register_buffer("grid", grid.tensor())
+    def _repr_html_(self) -> str:
+        from brevq.quantizer.page import page_of  # noqa: PLC0415  # it imports this module
 
-    def _refuse_unsigned_weight(self) -> None:
-        if self.role == "weight" and not self.signed and self.zero is Zero.AT_ZERO:
-            raise ArgumentError(_UNSIGNED_WEIGHT.format(recipe=self.recipe.__name__))
+        return page_of(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
         """Conversions move scales to other devices and leave their dtype alone."""
@@ -341,8 +334,7 @@ class Quantizer(nn.Module):
                 ours.named_parameters(recurse=False), ours.named_buffers(recurse=False)
             ):
                 tensor.copy_(getattr(new, name))
-        with torch.device(self.device):
-            self._know_grid()
+        self.grid.copy_(Nature.of(self.recipe, self.tensor_quant, list(_parts(self.tensor_quant))).grid.tensor())
 
     def _leave_meta(self, theirs: Tensor | None) -> None:
         """Be as new on the device of a checkpoint that becomes our state; of one that knows nothing of us, the default.
@@ -380,19 +372,9 @@ class Quantizer(nn.Module):
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
     """All parts of a core quantizer, itself the first, but for the quantizer of its scales, which has another grid."""
     yield module
-    for name, child in module.named_children():
-        if name != "scale_quant":
+    for name, child in module._modules.items():  # noqa: SLF001  # torch's; named_children() takes four times as long
+        if name != "scale_quant" and child is not None:
             yield from _parts(child)
-
-
-def _zero(tensor_quant: nn.Module, grid: Grid) -> Zero:
-    """Where zero lies on the grid of a core quantizer."""
-    zero_point_impl = getattr(tensor_quant, "zero_point_impl", None)
-    if grid.bits == 1 and grid.signed:
-        return Zero.NO_CODE
-    if zero_point_impl is None or isinstance(zero_point_impl, ZeroZeroPoint):
-        return Zero.AT_ZERO
-    return Zero.SHIFTED if getattr(zero_point_impl, "quantize_zero_point", True) else Zero.BETWEEN
 
 
 def _narrowed(y: Tensor, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from brevq.core import quant
 from brevq.core.bit_width import BitWidthConst, BitWidthFromInput, BitWidthParameter
 from brevq.core.formats.catalogue import FP8_E4M3
 from brevq.core.function_wrapper import FloorSte, Identity, PerChannel, RoundSte, TensorClamp, TensorClampSte
+from brevq.core.quant.int_base import FusedInt
 from brevq.core.restrict_val import FloatRestrictValue, PowerOfTwoRestrictValue
 from brevq.core.scaling import (
     ConstScaling,
@@ -27,6 +28,7 @@ from brevq.core.stats import AbsMax, AbsMinMax, NegativeMinOrZero
 from brevq.core.zero_point import ParameterZeroPoint, StatsZeroPoint, ZeroZeroPoint
 from brevq.errors import ArgumentError, ArgumentTypeError, RecipeError
 from brevq.inject import check
+from brevq.testing import Case, ComponentContract, QuantizerContract
 from injectors import Int8WeightPerTensor
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -542,20 +544,32 @@ def _listed(results):
     return [np.asarray(r.detach() if isinstance(r, torch.Tensor) else r).tolist() for r in results]
 
 
-@pytest.mark.parametrize("case", RECIPES)
-def test_recipes(case):
-    """A complete quantizer returns values, scale, zero-point and bit width of its formulas, bit for bit."""
-    create, rest, reference = RECIPES[case]
-    assert _listed(reference(PLAIN)) == _listed(create()(torch.tensor(PLAIN), *rest))
+def _cases(*, grids):
+    """Those that take a scale and return values alone, or those that return four."""
+    return {
+        name: Case(create, _over_arrays(reference), inputs=(torch.tensor(PLAIN), *rest))
+        for name, (create, rest, reference) in RECIPES.items()
+        if grids == (name in ("IntQuant", "DecoupledIntQuant"))
+    }
 
 
-@pytest.mark.parametrize("case", RECIPES)
-def test_travels(case, travel, outcome):
-    """A copy, by whatever way, gives equal values and gradients."""
-    create, rest, _ = RECIPES[case]
-    module = create()
-    x = torch.tensor(PLAIN)
-    assert outcome(module, x, *rest) == outcome(travel(create, module), x, *rest)
+def _over_arrays(reference):
+    def of_tensors(x, *rest):
+        return tuple(np.asarray(part).tolist() for part in reference(x.numpy()))
+
+    return of_tensors
+
+
+class TestGrids(ComponentContract):
+    """What any grid must do: it returns the values of its formula, bit for bit."""
+
+    cases = _cases(grids=True)
+
+
+class TestQuantizers(QuantizerContract):
+    """What any quantizer must do: it returns values, scale, zero-point and bit width of its formulas, bit for bit."""
+
+    cases = _cases(grids=False)
 
 
 def _documented(name, delay, x):
@@ -834,10 +848,10 @@ def test_routes(case):
     assert expected == _ends_of(create().fused)
 
 
-def test_a_route_is_unknown_on_the_meta_device():
-    """Where nothing has a value the number of bits is not known, so a quantizer is computed a part at a time."""
+def test_a_route_is_known_on_the_meta_device():
+    """Where nothing has a value yet the number of bits is known all the same, and with it the short route."""
     with torch.device("meta"):
-        assert None is _usual().fused
+        assert _usual().fused == FusedInt(-7.0, 7.0, straight=False, shifted=False)
 
 
 @pytest.mark.parametrize("values", ["plain", "zeros", "hard"])

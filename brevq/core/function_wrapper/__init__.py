@@ -10,7 +10,7 @@ from brevq.core.function_wrapper.learned_round import (
     LearnedRoundSte,
     rounding_regularization,
 )
-from brevq.core.function_wrapper.misc import AbsBinarySignGrad, BinarySignSte, Identity, TernarySignSte
+from brevq.core.function_wrapper.misc import AbsBinarySignGrad, BinarySignSte, Identity, TernarySignSte, usual
 from brevq.core.function_wrapper.rounding import (
     CeilSte,
     DPURoundSte,
@@ -21,7 +21,7 @@ from brevq.core.function_wrapper.rounding import (
     RoundToZeroSte,
     StochasticRoundSte,
 )
-from brevq.core.function_wrapper.view import Granularity, PerChannel, PerTensor
+from brevq.core.function_wrapper.view import Granularity, PerChannel, PerTensor, granularity_of
 
 __all__ = [
     "AbsBinarySignGrad",
@@ -51,5 +51,7 @@ __all__ = [
     "TensorClamp",
     "TensorClampSte",
     "TernarySignSte",
+    "granularity_of",
     "rounding_regularization",
+    "usual",
 ]

@@ -18,6 +18,8 @@ class TensorClamp(Module):
         tensor([-1.0000,  0.5000])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor, min_val: Tensor, max_val: Tensor) -> Tensor:
         """`x`, of any shape, between limits that broadcast to it."""
         return ops_ste.tensor_clamp(x, min_val, max_val)
@@ -31,6 +33,8 @@ class TensorClampSte(Module):
         >>> TensorClampSte()(torch.tensor([-3.0, 0.5]), torch.tensor(-1.0), torch.tensor(1.0))
         tensor([-1.0000,  0.5000])
     """
+
+    stateless = True
 
     def forward(self, x: Tensor, min_val: Tensor, max_val: Tensor) -> Tensor:
         """`x`, of any shape, between limits that broadcast to it."""
@@ -52,6 +56,8 @@ class ScalarClampSte(Module):
         >>> ScalarClampSte(-1.0, 1.0)(torch.tensor([-3.0, 0.5]))
         tensor([-1.0000,  0.5000])
     """
+
+    stateless = True
 
     def __init__(self, min_val: float, max_val: float) -> None:
         super().__init__()
@@ -76,6 +82,8 @@ class ScalarClampMinSte(Module):
         >>> ScalarClampMinSte(0.0)(torch.tensor([-3.0, 0.5]))
         tensor([0.0000, 0.5000])
     """
+
+    stateless = True
 
     def __init__(self, min_val: float) -> None:
         super().__init__()

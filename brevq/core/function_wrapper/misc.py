@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TypeVar
+
 from torch import Tensor
 from torch.nn import Module
 
 from brevq.function import ops_ste
+
+_M = TypeVar("_M", bound=Module)
+
+
+@functools.cache
+def usual(kind: type[_M]) -> _M:
+    """The one instance of a component without state that serves wherever none was given.
+
+    Args:
+        kind: a class that is built without arguments.
+
+    Examples:
+        >>> usual(Identity) is usual(Identity)
+        True
+    """
+    return kind()
 
 
 class Identity(Module):
@@ -16,6 +35,8 @@ class Identity(Module):
         >>> Identity()(torch.tensor(3.0))
         tensor(3.)
     """
+
+    stateless = True
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` itself."""
@@ -31,6 +52,8 @@ class BinarySignSte(Module):
         tensor([-1.,  1.])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor) -> Tensor:
         """The signs of `x`, of any shape."""
         return ops_ste.binary_sign_ste(x)
@@ -45,6 +68,8 @@ class TernarySignSte(Module):
         tensor([-1.,  0.])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor) -> Tensor:
         """The signs of `x`, of any shape."""
         return ops_ste.ternary_sign_ste(x)
@@ -58,6 +83,8 @@ class AbsBinarySignGrad(Module):
         >>> AbsBinarySignGrad()(torch.tensor([-2.0, 3.0]))
         tensor([2., 3.])
     """
+
+    stateless = True
 
     def forward(self, x: Tensor) -> Tensor:
         """The absolute values of `x`, of any shape."""

@@ -18,6 +18,8 @@ class RoundSte(Module):
         tensor([0., 2.])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, rounded."""
         return ops_ste.round_ste(x)
@@ -31,6 +33,8 @@ class CeilSte(Module):
         >>> CeilSte()(torch.tensor([0.2, 1.0]))
         tensor([1., 1.])
     """
+
+    stateless = True
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, rounded up."""
@@ -46,6 +50,8 @@ class FloorSte(Module):
         tensor([ 0., -1.])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, rounded down."""
         return ops_ste.floor_ste(x)
@@ -59,6 +65,8 @@ class RoundToZeroSte(Module):
         >>> RoundToZeroSte()(torch.tensor([1.8, -1.8]))
         tensor([ 1., -1.])
     """
+
+    stateless = True
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, without its fraction."""
@@ -74,6 +82,8 @@ class DPURoundSte(Module):
         tensor([-1.,  2.])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, rounded."""
         return ops_ste.dpu_round_ste(x)
@@ -88,6 +98,8 @@ class RoundHalfUpSte(Module):
         tensor([-1.,  1.])
     """
 
+    stateless = True
+
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, rounded, halves up."""
         return ops_ste.round_half_up_ste(x)
@@ -101,6 +113,8 @@ class RoundHalfAwaySte(Module):
         >>> RoundHalfAwaySte()(torch.tensor([-1.5, 0.5]))
         tensor([-2.,  1.])
     """
+
+    stateless = True
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`, of any shape, rounded, halves away from zero."""

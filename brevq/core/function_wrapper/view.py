@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -40,20 +41,23 @@ class Peer:
         return Peer, (self(),)
 
 
-class Granularity(Module, ABC):
+class Granularity(ABC):
     """Which values share a scale.
 
-    `split` lays a tensor out so that the scale broadcasts to it, and `join` takes that back; the core quantizer works
-    in between. A quantizer that several layers share has one scale for all their weights: `peers` lists those
-    layers, and statistics are then taken over the weights of all of them.
+    It holds no tensor, and so is no module, but a part of one. `split` lays a tensor out so that the scale broadcasts
+    to it, and `join` takes that back; the core quantizer works in between. A quantizer that several layers share has
+    one scale for all their weights: `peers` lists those layers, and statistics are then taken over the weights of all
+    of them.
     """
 
     #: Whether `split` lays tensors out anew, so that the scale broadcasts to that and not to the tensor.
     regroups: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        super().__init__()
         self.peers: list[Peer] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     @property
     def values_per_scale(self) -> int:
@@ -97,9 +101,18 @@ class Granularity(Module, ABC):
         """What `split` returned for a tensor of `shape`, as it was: by default as it is."""
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def is_shared(self) -> bool:
+        """Whether several layers share the scale."""
+        return len(self.peers) > 1
+
+    def extra_repr(self) -> str:
+        """What is printed between the parentheses."""
+        return ""
+
+    def __call__(self, x: Tensor) -> Tensor:
         """The rows of which statistics are taken: those of `x`, or of all peers where there are several."""
-        if len(self.peers) < 2:
+        if not self.is_shared:
             return self.rows(x)
         weights = [_weight(layer) for layer in [peer() for peer in self.peers] if layer is not None]
         return torch.cat([self.rows(self.split(weight.to(x.dtype))) for weight in weights], dim=-1)
@@ -112,6 +125,23 @@ class Granularity(Module, ABC):
     def remove_peer(self, layer: Module) -> None:
         """Count `layer` no longer among those that share the scale."""
         self.peers = [peer for peer in self.peers if peer() is not layer]
+
+
+def granularity_of(parts: Iterable[Module]) -> Granularity | None:
+    """The first granularity that one of the parts of a quantizer has; None if none has one.
+
+    Args:
+        parts: the parts, those first that count first.
+
+    Examples:
+        >>> from brevq.core.stats import AbsMax
+        >>> granularity_of([AbsMax(PerTensor())])
+        PerTensor()
+    """
+    parts = list(parts)
+    named = (vars(part)["granularity_impl"] for part in parts if "granularity_impl" in vars(part))
+    others = (content for part in parts for content in vars(part).values() if isinstance(content, Granularity))
+    return next(named, None) or next(others, None)
 
 
 def _weight(layer: Any) -> Tensor:

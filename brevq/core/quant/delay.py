@@ -9,6 +9,23 @@ from brevq.core.phase import recomputing
 from brevq.function.ops_ste import is_scripting
 
 
+def delay_of(quant_delay_steps: int | None) -> "DelayWrapper | None":
+    """What delays quantization for some training steps; None for no step.
+
+    Args:
+        quant_delay_steps: number of training steps; None means 0.
+
+    Raises:
+        ArgumentError: the number is negative.
+        ArgumentTypeError: it is not an integer.
+
+    Examples:
+        >>> delay_of(0), delay_of(300)
+        (None, DelayWrapper())
+    """
+    return DelayWrapper(quant_delay_steps) if quant_delay_steps != 0 else None
+
+
 class DelayWrapper(Module):
     """A choice between a tensor and its quantized self: the former for the first training steps, then the latter.
 

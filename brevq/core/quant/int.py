@@ -1,16 +1,23 @@
 """Integer quantizers: an integer grid together with what gives it scale, zero-point and bit width."""
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.bit_width import BitWidthConst
 from brevq.core.checks import called
-from brevq.core.function_wrapper import TensorClamp
-from brevq.core.quant.delay import DelayWrapper
+from brevq.core.function_wrapper import TensorClamp, usual
+from brevq.core.memo import ScaleMemo, is_watched
+from brevq.core.quant.by_max import ByMax
+from brevq.core.quant.delay import delay_of
 from brevq.core.quant.int_base import FusedInt, IntQuant
 from brevq.core.quant.jit import compile_if_asked
 from brevq.core.scaling.integer import IntScaling, PowerOfTwoIntScaling, StepScaling, TruncMsbScaling
+from brevq.core.scaling.statistics import StatsScaling
+from brevq.core.stats import AbsMax
 from brevq.core.zero_point import ZeroZeroPoint
 from brevq.function.ops import max_int, min_int
 from brevq.function.ops_ste import is_scripting, round_ste
@@ -57,6 +64,9 @@ class RescalingIntQuant(Module):
         tensor(4.)
     """
 
+    zero_point: Tensor | None
+    bit_width: Tensor | None
+
     def __init__(
         self,
         int_quant: Module,
@@ -72,22 +82,41 @@ class RescalingIntQuant(Module):
         self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         shifted = type(zero_point_impl) is not ZeroZeroPoint
+        self.register_buffer("zero_point", None if shifted else torch.tensor(0.0), persistent=False)
+        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
         clips = shifted or not _covers(scaling_impl, int_scaling_impl)
         self.fused = _fused(int_quant, bit_width_impl, shifted, clips)
+        self.by_max = None if clips else _by_max(scaling_impl, int_quant, bit_width_impl)
         self.int_threshold = _threshold(int_scaling_impl, bit_width_impl)
+        remembers = self.int_threshold is not None and hasattr(scaling_impl, "in_force")
+        self.memo = ScaleMemo() if remembers else None
         compile_if_asked(self)
+
+    @torch.jit.unused
+    def clamps_at_zero(self) -> bool:
+        """Whether all that is below zero becomes zero, and no value has a part in the scale."""
+        unsigned = self.fused is not None and self.fused.low == 0 and not self.fused.shifted
+        scaling_impl: Any = self.scaling_impl
+        return unsigned and self.memo is not None and scaling_impl.in_force() is not None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width."""
-        bit_width = self.bit_width_impl()
-        threshold = self.scaling_impl(x)
+        bit_width = self.bit_width
+        if bit_width is None:
+            bit_width = self.bit_width_impl()
         if is_scripting():
-            scale = threshold / self.int_scaling_impl(bit_width)
+            scale = self.scaling_impl(x) / self.int_scaling_impl(bit_width)
+        else:
+            short = _by_max_alone(self, x, bit_width)
+            if short is not None:
+                return short
+            scale = _scale(self, x, bit_width)
+        zero_point = self.zero_point
+        if zero_point is None:
             zero_point = self.zero_point_impl(x, scale, bit_width)
+        if is_scripting():
             y = self.int_quant(scale, zero_point, bit_width, x)
         else:
-            scale = _divide(threshold, self.int_threshold, self.int_scaling_impl, bit_width)
-            zero_point = self.zero_point_impl(x, scale, bit_width)
             y = _quantize(self.fused, self.int_quant, scale, zero_point, bit_width, x)
         return y, scale, zero_point, bit_width
 
@@ -128,6 +157,8 @@ class DecoupledRescalingIntQuant(Module):
     #: What the range to round by is computed from.
     pre_scaled: tuple[str, ...] = ("x",)
 
+    bit_width: Tensor | None
+
     def __init__(
         self,
         decoupled_int_quant: Module,
@@ -150,6 +181,7 @@ class DecoupledRescalingIntQuant(Module):
         self.pre_zero_point_impl = called("pre_zero_point_impl", pre_zero_point_impl, "x", "pre_scale", "bit_width")
         self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
+        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -158,7 +190,9 @@ class DecoupledRescalingIntQuant(Module):
 
     def rescale(self, x: Tensor, pre_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What `forward` returns, for a range to round by that is known: `pre_threshold`, in the scale's shape."""
-        bit_width = self.bit_width_impl()
+        bit_width = self.bit_width
+        if bit_width is None:
+            bit_width = self.bit_width_impl()
         int_threshold = self.int_scaling_impl(bit_width)
         pre_scale = pre_threshold / int_threshold
         pre_zero_point = self.pre_zero_point_impl(x, pre_scale, bit_width)
@@ -229,18 +263,22 @@ class PrescaledRestrictIntQuant(Module):
     """
 
     zero_point: Tensor
+    bit_width: Tensor | None
 
     def __init__(self, int_quant: Module, bit_width_impl: Module) -> None:
         super().__init__()
         self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
         self.fused = _fused(int_quant, bit_width_impl, shifted=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, of any shape, quantized and dequantized by `scale`; then scale, zero-point and bit width."""
-        bit_width = self.bit_width_impl()
+        bit_width = self.bit_width
+        if bit_width is None:
+            bit_width = self.bit_width_impl()
         if is_scripting():
             y = self.int_quant(scale, self.zero_point, bit_width, x)
         else:
@@ -327,6 +365,8 @@ class TruncIntQuant(Module):
         tensor(4.)
     """
 
+    bit_width: Tensor | None
+
     def __init__(
         self,
         float_to_int_impl: Module,
@@ -341,14 +381,15 @@ class TruncIntQuant(Module):
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.trunc_scaling_impl = called(
             "trunc_scaling_impl",
-            trunc_scaling_impl or TruncMsbScaling(),
+            trunc_scaling_impl or usual(TruncMsbScaling),
             *("codes", "input_bit_width", "bit_width", "signed"),
         )
         self.narrow_range = narrow_range
         self.tensor_clamp_impl = called(
-            "tensor_clamp_impl", tensor_clamp_impl or TensorClamp(), "x", "min_val", "max_val"
+            "tensor_clamp_impl", tensor_clamp_impl or usual(TensorClamp), "x", "min_val", "max_val"
         )
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
+        self.delay_wrapper = delay_of(quant_delay_steps)
         compile_if_asked(self)
 
     def min_int(self, bit_width: Tensor, signed: Tensor) -> Tensor:
@@ -368,22 +409,29 @@ class TruncIntQuant(Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`x`, which lies on the input's grid, requantized; then the new scale, zero-point and bit width."""
         codes = round_ste(x / scale + zero_point)
-        bit_width = self.bit_width_impl()
+        bit_width = self.bit_width
+        if bit_width is None:
+            bit_width = self.bit_width_impl()
         trunc_scale = self.trunc_scaling_impl(codes, input_bit_width, bit_width, signed)
         codes = self.float_to_int_impl(codes / trunc_scale)
         codes = self.tensor_clamp_impl(codes, self.min_int(bit_width, signed), self.max_int(bit_width, signed))
         new_scale = scale * trunc_scale
         new_zero_point = zero_point / trunc_scale
         y = (codes - new_zero_point) * new_scale
-        y = self.delay_wrapper(x, y)
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
         return y, new_scale, new_zero_point, bit_width
 
 
 def _bits(bit_width_impl: Module) -> int | None:
     """A number of bits that is known and stays; else None."""
-    if type(bit_width_impl) is not BitWidthConst or bit_width_impl.bit_width.is_meta:
-        return None
-    return int(bit_width_impl.bit_width)
+    return bit_width_impl.bits if type(bit_width_impl) is BitWidthConst else None
+
+
+def _constant(bit_width_impl: Module) -> Tensor | None:
+    """A number of bits that is known and stays, as a tensor; else None."""
+    bits = _bits(bit_width_impl)
+    return None if bits is None else torch.tensor(float(bits))
 
 
 def _threshold(int_scaling_impl: Module, bit_width_impl: Module) -> float | None:
@@ -391,6 +439,12 @@ def _threshold(int_scaling_impl: Module, bit_width_impl: Module) -> float | None
     bits = _bits(bit_width_impl)
     if bits is None or type(int_scaling_impl) not in (IntScaling, PowerOfTwoIntScaling, StepScaling):
         return None
+    return _threshold_of(int_scaling_impl, bits)
+
+
+@functools.lru_cache(maxsize=64)
+def _threshold_of(int_scaling_impl: Module, bits: int) -> float:
+    """The integer threshold of a number of bits, as it is computed in float32."""
     return float(int_scaling_impl(torch.tensor(float(bits), device="cpu")))
 
 
@@ -404,6 +458,16 @@ def _fused(int_quant: Module, bit_width_impl: Module, shifted: bool, clips: bool
     return fused
 
 
+def _by_max(scaling_impl: Any, int_quant: Any, bit_width_impl: Module) -> ByMax | None:
+    """Quantization by a tensor's own largest value, where the parts come to that and its codes are known; else None."""
+    bits = _bits(bit_width_impl)
+    by_max = type(scaling_impl) is StatsScaling and type(scaling_impl.stats_impl) is AbsMax
+    usual = type(int_quant) is IntQuant and int_quant.signed and int_quant.narrow_range and int_quant.is_usual()
+    if not (by_max and usual) or bits is None or bits > _EXACT_BITS:
+        return None
+    return ByMax(scaling_impl, 2.0 ** (bits - 1) - 1)
+
+
 def _covers(scaling_impl: Module, int_scaling_impl: Module) -> bool:
     """Whether a range that no value exceeds is put on the last codes of a narrow symmetric grid."""
     narrow = type(int_scaling_impl) is IntScaling and int_scaling_impl.signed and int_scaling_impl.narrow_range
@@ -411,12 +475,34 @@ def _covers(scaling_impl: Module, int_scaling_impl: Module) -> bool:
 
 
 @torch.jit.unused
+def _scale(quantizer: Any, x: Tensor, bit_width: Tensor) -> Tensor:
+    """The scale of a `RescalingIntQuant`, computed once for a range that stays."""
+    memo, scaling_impl = quantizer.memo, quantizer.scaling_impl
+    stored = None if memo is None or is_watched(scaling_impl) else scaling_impl.in_force()
+    if stored is None:
+        return _divide(scaling_impl(x), quantizer.int_threshold, quantizer.int_scaling_impl, bit_width)
+    known: Tensor | None = memo.find(stored)
+    if known is not None:
+        return known
+    with torch.no_grad():
+        scale = _divide(scaling_impl(x), quantizer.int_threshold, quantizer.int_scaling_impl, bit_width)
+    kept: Tensor = memo.keep(stored, scale)
+    return kept
+
+
 def _divide(threshold: Tensor, by: float | None, int_scaling_impl: Module, bit_width: Tensor) -> Tensor:
     """A range over its integer threshold; elsewhere than on CPUs division by a number is rounded in another way."""
     if by is None or not threshold.is_cpu or threshold.dtype not in _WIDE or torch.compiler.is_compiling():
         scale: Tensor = threshold / int_scaling_impl(bit_width)
         return scale
     return threshold / by
+
+
+@torch.jit.unused
+def _by_max_alone(quantizer: Any, x: Tensor, bit_width: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """What a `RescalingIntQuant` returns for a tensor that is quantized by its own largest value; else None."""
+    found = None if quantizer.by_max is None else quantizer.by_max(x)
+    return None if found is None else (*found, quantizer.zero_point, bit_width)
 
 
 @torch.jit.unused

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import called, flag
-from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp, TensorClampSte
-from brevq.core.quant.delay import DelayWrapper
+from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp, TensorClampSte, usual
+from brevq.core.quant.delay import delay_of
 from brevq.core.quant.jit import compile_if_asked
 from brevq.function.fused import fake_quantize
 from brevq.function.ops import max_int, min_int
@@ -84,13 +84,18 @@ class IntQuant(Module):
         super().__init__()
         self.narrow_range = flag("narrow_range", narrow_range)
         self.signed = flag("signed", signed)
-        self.input_view_impl = called("input_view_impl", input_view_impl or Identity(), "x")
-        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or RoundSte(), "x")
+        self.input_view_impl = called("input_view_impl", input_view_impl or usual(Identity), "x")
+        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or usual(RoundSte), "x")
         self.tensor_clamp_impl = called(
-            "tensor_clamp_impl", tensor_clamp_impl or TensorClamp(), "x", "min_val", "max_val"
+            "tensor_clamp_impl", tensor_clamp_impl or usual(TensorClamp), "x", "min_val", "max_val"
         )
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
-        compile_if_asked(self)
+        self.delay_wrapper = delay_of(quant_delay_steps)
+        self._compiled = compile_if_asked(self)
+
+    @torch.jit.unused
+    def stateless(self) -> bool:
+        """Whether it counts no steps, so that one serves all quantizers that round and clamp likewise."""
+        return self.delay_wrapper is None and not self._compiled
 
     def min_int(self, bit_width: Tensor) -> Tensor:
         """The smallest code of `bit_width` bits, a scalar tensor."""
@@ -101,6 +106,12 @@ class IntQuant(Module):
         return max_int(self.signed, self.narrow_range, bit_width)
 
     @torch.jit.unused
+    def is_usual(self) -> bool:
+        """Whether it rounds halves to even and clamps, as a tensor comes and from the first step on."""
+        usual = type(self.input_view_impl) is Identity and type(self.float_to_int_impl) is RoundSte
+        return usual and type(self.tensor_clamp_impl) in _STRAIGHT and self.delay_wrapper is None
+
+    @torch.jit.unused
     def fused(self, bits: int, shifted: bool, clips: bool = True) -> FusedInt | None:
         """The same grid for a number of bits that stays, in few passes; None where a part is not the usual one.
 
@@ -109,10 +120,9 @@ class IntQuant(Module):
             shifted: whether there is a zero-point.
             clips: whether a value may be beyond the range. Default: True.
         """
-        usual = type(self.input_view_impl) is Identity and type(self.float_to_int_impl) is RoundSte
-        straight = _STRAIGHT.get(type(self.tensor_clamp_impl))
-        if not usual or straight is None or self.delay_wrapper.steps_left is not None:
+        if not self.is_usual():
             return None
+        straight = _STRAIGHT[type(self.tensor_clamp_impl)]
         return FusedInt(*_ends(self.signed, self.narrow_range, bits), straight or not clips, shifted)
 
     def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
@@ -130,8 +140,9 @@ class IntQuant(Module):
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """`x`, quantized and dequantized; scale and zero-point broadcast to it, bit width is a scalar tensor."""
         codes = self.to_int(scale, zero_point, bit_width, x)
-        dequantized = (codes - zero_point) * scale
-        y: Tensor = self.delay_wrapper(x, dequantized)
+        y = (codes - zero_point) * scale
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
         return y
 
 
@@ -171,7 +182,7 @@ class DecoupledIntQuant(Module):
     ) -> None:
         super().__init__()
         self.int_quant = IntQuant(narrow_range, signed, input_view_impl, float_to_int_impl, tensor_clamp_impl)
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        self.delay_wrapper = delay_of(quant_delay_steps)
         compile_if_asked(self)
 
     def min_int(self, bit_width: Tensor) -> Tensor:
@@ -201,8 +212,9 @@ class DecoupledIntQuant(Module):
     ) -> Tensor:
         """`x`, quantized by the first pair and dequantized by the second; all broadcast to it."""
         codes = self.to_int(pre_scale, pre_zero_point, bit_width, x)
-        dequantized = (codes - zero_point) * scale
-        y: Tensor = self.delay_wrapper(x, dequantized)
+        y = (codes - zero_point) * scale
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
         return y
 
 

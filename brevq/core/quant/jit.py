@@ -10,7 +10,7 @@ from torch.nn import Module
 from brevq.errors import ArgumentError
 
 
-def compile_if_asked(quantizer: Module) -> None:
+def compile_if_asked(quantizer: Module) -> bool:
     """Compile `quantizer` with `torch.compile`, in place, where ``BREVQ_JIT=1`` is set; numbers stay the same.
 
     Read whenever a core quantizer is constructed. ``0``, an empty value and no value mean no.
@@ -18,18 +18,23 @@ def compile_if_asked(quantizer: Module) -> None:
     Args:
         quantizer: the module, complete.
 
+    Returns:
+        Whether it was asked for.
+
     Raises:
         ArgumentError: the variable has another value.
 
     Examples:
         >>> from brevq.core.quant import IntQuant
-        >>> compile_if_asked(IntQuant(narrow_range=True, signed=True))  # nothing, unless it is asked for
+        >>> compile_if_asked(IntQuant(narrow_range=True, signed=True))
+        False
     """
     asked = os.environ.get("BREVQ_JIT", "")
     if asked not in ("", "0", "1"):
         raise ArgumentError(f"the environment variable BREVQ_JIT (={asked!r}) must be 0 or 1")
     if asked == "1":
         quantizer.compile(**_options())
+    return asked == "1"
 
 
 def _options() -> dict[str, Any]:

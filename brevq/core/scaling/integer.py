@@ -25,6 +25,8 @@ class IntScaling(Module):
         tensor(128.)
     """
 
+    stateless = True
+
     def __init__(self, signed: bool, narrow_range: bool) -> None:
         super().__init__()
         self.signed = signed
@@ -50,6 +52,8 @@ class PowerOfTwoIntScaling(Module):
         tensor(128.)
     """
 
+    stateless = True
+
     def __init__(self, signed: bool) -> None:
         super().__init__()
         self.signed = signed
@@ -74,6 +78,8 @@ class StepScaling(Module):
         (tensor(255.), tensor(256.))
     """
 
+    stateless = True
+
     def __init__(self, narrow_range: bool = False, power_of_two_steps: bool = False) -> None:
         super().__init__()
         self.narrow_range = narrow_range
@@ -94,6 +100,8 @@ class TruncMsbScaling(Module):
         tensor(16.)
     """
 
+    stateless = True
+
     def forward(
         self, scaling_input: Tensor, input_bit_width: Tensor, output_bit_width: Tensor, signed: Tensor
     ) -> Tensor:
@@ -108,6 +116,8 @@ class TruncLsbScaling(Module):
         >>> TruncLsbScaling()(torch.zeros(1), torch.tensor(8.0), torch.tensor(4.0), torch.tensor(True))
         tensor(1.)
     """
+
+    stateless = True
 
     def forward(
         self, scaling_input: Tensor, input_bit_width: Tensor, output_bit_width: Tensor, signed: Tensor

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import flag, positive
-from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.function_wrapper import PerTensor, granularity_of
 from brevq.core.restrict_val import TINY
 from brevq.function.ops_ste import scalar_clamp_min_ste
 
@@ -59,8 +59,7 @@ class QuantizedScaling(Module):
         self.scale_quant = scale_quant
         self.centered_scale = flag("centered_scale", centered_scale)
         self.floor = TINY if scaling_min_val is None else positive("scaling_min_val", scaling_min_val)
-        # In a list: it is part of `scale_quant`, and not of this module too.
-        self._layout = [next((m for m in scale_quant.modules() if isinstance(m, Granularity)), PerTensor())]
+        self._layout = granularity_of(scale_quant.modules()) or PerTensor()
 
     def forward(self, x: Tensor) -> Tensor:
         """The ranges of `x`, in the shape of the scale."""
@@ -71,7 +70,6 @@ class QuantizedScaling(Module):
 
     def _quantized(self, ranges: Tensor) -> Tensor:
         """The numbers nearest to `ranges`, of any shape."""
-        (layout,) = self._layout
         row = ranges.reshape(-1)
-        y: Tensor = self.scale_quant(layout.split(row))[0]
-        return layout.join(y, row.shape).reshape(ranges.shape)
+        y: Tensor = self.scale_quant(self._layout.split(row))[0]
+        return self._layout.join(y, row.shape).reshape(ranges.shape)

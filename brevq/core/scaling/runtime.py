@@ -7,6 +7,7 @@ from torch.nn import Module
 
 from brevq.core.checks import called, restriction, statistic
 from brevq.core.interfaces import Restriction, Statistic
+from brevq.core.memo import is_pure, is_watched
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import FloatRestrictValue
 from brevq.core.stats.running import Running
@@ -54,6 +55,7 @@ class RuntimeStatsScaling(Module):
         self.restrict_scaling_impl: Restriction = restriction(
             "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
         )
+        self._restricts_alone = is_pure(self.restrict_scaling_impl)
         self.runtime_stats = RuntimeStats(
             statistic("scaling_stats_impl", scaling_stats_impl),
             self.restrict_scaling_impl.encode,
@@ -66,6 +68,14 @@ class RuntimeStatsScaling(Module):
     def phase(self) -> Phase:
         """What the statistic is doing now."""
         return self.runtime_stats.phase
+
+    def in_force(self) -> Tensor | None:
+        """The range as it is stored, where it is one number on a CPU that no input changes, and that needs no gradient.
+
+        None elsewhere, and where more than this number decides what is returned.
+        """
+        plain = self.gradient_scale_impl is None and self._restricts_alone
+        return self.runtime_stats.in_force() if plain and not is_watched(self.runtime_stats) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The ranges to use for `x`, in the shape of the scale.

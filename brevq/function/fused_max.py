@@ -1,0 +1,146 @@
+"""Integer fake quantization by a tensor's own largest value: range, codes and gradients in as few passes as there are.
+
+It is what weights do: no value exceeds the range, so that none is clipped, and the range's gradient reaches the few
+values that are as large. `fake_quantize` and `abs_max`, one after the other, give the same values, bit for bit, and the
+same gradients, to the rounding of one sum.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brevq.function.fused import differentiate, is_differentiated, largest, recorded
+from brevq.function.ops_ste import round_ste, scalar_clamp_min_ste
+
+#: In stretches of so many values the largest ones are looked for, if rows can be divided into such.
+_STRETCH = 1024
+_SHORTEST = 32
+
+
+def is_fused(rows: Tensor) -> bool:
+    """Whether `fake_quantize_by_max` takes `rows`.
+
+    Args:
+        rows: a tensor.
+
+    Examples:
+        >>> is_fused(torch.ones(2)), is_fused(torch.ones(2).half())
+        (True, False)
+    """
+    return rows.is_cpu and rows.dtype in (torch.float32, torch.float64) and not recorded()
+
+
+def fake_quantize_by_max(rows: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """Rows on integer grids whose last code is their largest absolute value, and the scales of these grids.
+
+    ``scale = max(max |row|, floor) / threshold`` and ``y = round(row / scale) * scale``. The gradient of a row is the
+    identity's, and that of its range, ``(sum of grad * (codes - row / scale) + grad of scale) / threshold``, shared by
+    all values that are as large; none where all are zero. Of a row whose largest value is infinite or NaN all are NaN.
+
+    Args:
+        rows: float32 or float64 on a CPU, contiguous, shape `(..., values)`, one value at least.
+        floor: the least range.
+        threshold: the last code, at most 2**15.
+
+    Returns:
+        The rows on their grids, in their shape, and scales of shape `(...)`.
+
+    Examples:
+        >>> rows = torch.tensor([[0.26, -1.0, 0.0]], requires_grad=True)
+        >>> y, scale = fake_quantize_by_max(rows, 1e-10, 4.0)
+        >>> y.sum().backward()
+        >>> y.tolist(), scale.tolist(), [round(number, 2) for number in rows.grad[0].tolist()]
+        ([[0.25, -1.0, 0.0]], [0.25], [1.0, 1.01, 1.0])
+    """
+    if rows.requires_grad and torch.is_grad_enabled():
+        y, scale = _ByMax.apply(rows, floor, threshold)  # type: ignore[no-untyped-call]  # torch's
+        return y, scale
+    return _quantized(rows, largest(rows), floor, threshold)
+
+
+class _ByMax(torch.autograd.Function):
+    """`fake_quantize_by_max`, and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
+        stretches = largest(_in_stretches(rows))
+        maxima = stretches.amax(dim=-1)
+        y, scale = _quantized(rows, maxima, floor, threshold)
+        ctx.floor, ctx.threshold = floor, threshold
+        ctx.save_for_backward(rows, stretches, maxima, scale)
+        ctx.set_materialize_grads(False)
+        return y, scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_scale: Tensor | None) -> tuple[Tensor | None, None, None]:
+        rows, stretches, maxima, scale = ctx.saved_tensors
+        given = [above for above in (grad, grad_scale) if above is not None]
+        if not given:
+            return None, None, None
+        if any(is_differentiated(above) for above in given):
+            return _again(rows, ctx.floor, ctx.threshold, grad, grad_scale), None, None
+        of_range = torch.zeros_like(scale) if grad_scale is None else grad_scale
+        of_rows = torch.zeros_like(rows)
+        if grad is not None:
+            of_range = of_range + _residuals(rows, scale.unsqueeze(-1), grad, of_rows)
+            of_rows.copy_(grad)
+        _give_to_largest(of_rows, rows, stretches, maxima, of_range / ctx.threshold)
+        return of_rows, None, None
+
+
+def _quantized(rows: Tensor, maxima: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """The rows on their grids, and the scales."""
+    scale = maxima.clamp_min(floor) / threshold
+    steps = scale.unsqueeze(-1)
+    return (rows / steps).round_().mul_(steps), scale
+
+
+def _again(
+    rows: Tensor, floor: float, threshold: float, grad: Tensor | None, grad_scale: Tensor | None
+) -> Tensor | None:
+    """The gradient of `rows` with what it depends on, an operation at a time."""
+    shares = [above is not None for above in (grad, grad_scale)]
+
+    def composed() -> tuple[Tensor, ...]:
+        scale = scalar_clamp_min_ste(rows.abs().amax(dim=-1), floor) / threshold
+        both = round_ste(rows / scale.unsqueeze(-1)) * scale.unsqueeze(-1), scale
+        return tuple(output for output, counts in zip(both, shares, strict=True) if counts)
+
+    return differentiate(composed, [rows], [above for above in (grad, grad_scale) if above is not None])[0]
+
+
+def _in_stretches(rows: Tensor) -> Tensor:
+    """The rows divided into stretches, shape `(..., stretches, values)`; one where they can not be divided well."""
+    size = math.gcd(rows.shape[-1], _STRETCH)
+    return rows.view(*rows.shape[:-1], -1, size if size >= _SHORTEST else rows.shape[-1])
+
+
+def _residuals(rows: Tensor, scale: Tensor, grad: Tensor, buffer: Tensor) -> Tensor:
+    """``sum of grad * (codes - row / scale)`` of each row; `buffer` is written to."""
+    steps = torch.div(rows, scale, out=buffer)
+    residual = steps.round().sub_(steps)
+    if rows.dim() == 1 and grad.is_contiguous():
+        return torch.dot(residual, grad)
+    return residual.mul_(grad).sum(dim=-1)
+
+
+def _give_to_largest(of_rows: Tensor, rows: Tensor, stretches: Tensor, maxima: Tensor, of_range: Tensor) -> None:
+    """Add the gradients of ranges to those of the values that are as large, in equal shares.
+
+    Only stretches are looked at that hold such a value: ``stretches`` are their own maxima.
+    """
+    size = rows.shape[-1] // stretches.shape[-1]
+    row, column = torch.nonzero((stretches == maxima.unsqueeze(-1)).view(-1, stretches.shape[-1]), as_tuple=True)
+    place = row * stretches.shape[-1] + column
+    there = rows.view(-1, size).index_select(0, place)
+    equal = (there.abs() == maxima.view(-1)[row].unsqueeze(-1)).to(rows.dtype)
+    count = torch.zeros_like(maxima).view(-1).index_add_(0, row, equal.sum(dim=-1)).clamp_min_(1)
+    share = (of_range.reshape(-1) / count)[row].unsqueeze(-1)
+    of_rows.view(-1, size).index_add_(0, place, equal.mul_(there.sign()).mul_(share))
+    spoilt = ~maxima.isfinite()
+    if spoilt.any():
+        of_rows[spoilt] = math.nan
