@@ -11,7 +11,7 @@ first asked for, by ``import brevq.nn`` or by plain attribute access.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -21,24 +21,37 @@ _PARTS = (
     "config",
     "core",
     "debug",
+    "draw",
+    "drawing",
     "errors",
+    "frozen",
     "function",
     "graph",
     "inject",
     "loss",
     "nn",
+    "overview",
+    "plot",
     "quant_tensor",
     "quantizer",
+    "recipes",
+    "testing",
 )
 
+#: What is done to whole models, and where it lives.
+_FUNCTIONS = {"freeze": "frozen", "unfreeze": "frozen", "summary": "overview"}
 
-def __getattr__(name: str) -> ModuleType:
-    """The part of the library called `name`, imported now."""
+
+def __getattr__(name: str) -> Any:
+    """The part or the function of the library called `name`, imported now."""
     if name in _PARTS:
         return importlib.import_module(f"brevq.{name}")
-    raise AttributeError(f"module 'brevq' has no attribute {name!r}; its parts are {', '.join(_PARTS)}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"brevq.{_FUNCTIONS[name]}"), name)
+    offered = ", ".join([*_PARTS, *_FUNCTIONS])
+    raise AttributeError(f"module 'brevq' has no attribute {name!r}; it has {offered}")
 
 
 def __dir__() -> list[str]:
-    """The parts of the library, loaded or not."""
-    return sorted({*globals(), *_PARTS})
+    """The parts and functions of the library, loaded or not."""
+    return sorted({*globals(), *_PARTS, *_FUNCTIONS})

@@ -6,6 +6,8 @@ from anybody else, and ``except BrevqError`` catches exactly what brevq has to s
 
 from __future__ import annotations
 
+import importlib.util
+
 
 class BrevqError(Exception):
     """Base of every error that brevq raises on purpose."""
@@ -33,3 +35,29 @@ class UncalibratedError(BrevqError, ValueError):
 
 class NonFiniteError(BrevqError, ArithmeticError):
     """A watched model met a NaN or an infinity."""
+
+
+class MissingExtraError(BrevqError, ImportError):
+    """A package that an optional part of brevq needs is not installed."""
+
+
+def require(extra: str, *packages: str) -> None:
+    """Refuse to go on without the packages of an extra.
+
+    Args:
+        extra: name of the extra of brevq that brings them.
+        *packages: their import names.
+
+    Raises:
+        MissingExtraError: one or more are not installed.
+
+    Examples:
+        >>> require("cli", "clik")
+        Traceback (most recent call last):
+        ...
+        brevq.errors.MissingExtraError: clik is not installed: pip install 'brevq[cli]'
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(f"{', '.join(missing)} {verb} not installed: pip install 'brevq[{extra}]'")

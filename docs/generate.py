@@ -1,4 +1,4 @@
-"""Write the pages that list what there is: parts, formats, recipes, layers, and Brevitas' names.
+"""Write the pages that list what there is: parts, formats, recipes, layers, Brevitas' names; and the index of recipes.
 
 Run ``python docs/generate.py`` after adding one; a test compares the pages with what this writes.
 """
@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,10 +19,11 @@ from torch import nn
 
 import brevq.nn
 import injectors
+from brevq import draw
 from brevq.core.formats import BlockFormat, FloatFormat, Special, catalogue
-from brevq.inject import explain
 from brevq.nn.module import QuantModule, twin_of
-from brevq.quantizer import Quantizer
+from brevq.recipes import describe, library, write_index
+from brevq.recipes.records import levels
 
 HERE = Path(__file__).parent
 
@@ -99,12 +101,6 @@ Every recipe that Brevitas {version} exports from ``brevitas.quant``, by its mod
 Of {names} names {found} have a counterpart.
 """
 
-#: What a restriction makes of scales, where it does.
-_RESTRICTED = {"PowerOfTwoRestrictValue": ", power of two", "LogFloatRestrictValue": ", held as a logarithm"}
-
-#: Under which name a recipe has the size of what shares a scale.
-_SIZES = {"group": "group_size", "block": "block_shape"}
-
 #: What the codes of a format stand for that stand for no number.
 _SPECIAL = {
     Special.NONE: "none",
@@ -112,8 +108,6 @@ _SPECIAL = {
     Special.LAST: "NaN",
     Special.NEGATIVE_ZERO: "NaN, for minus zero",
 }
-
-_GIVEN = "given by the layer"
 
 
 def parts() -> str:
@@ -196,6 +190,14 @@ def pages() -> dict[str, str]:
     }
 
 
+def pictures() -> dict[str, str]:
+    """The pictures of recipes by file name."""
+    return {
+        "images/int4_weight.svg": draw.svg(injectors.Int8WeightPerChannel, bit_width=4),
+        "images/fp8_grid.svg": draw.grid(injectors.Fp8e4m3OCPWeightPerChannel),
+    }
+
+
 def _section(name: str, title: str) -> str:
     module = importlib.import_module(name)
     rows = [_part_row(part) for part in _public(module)]
@@ -230,64 +232,18 @@ def _number_row(name: str, it: FloatFormat) -> list[str]:
 
 
 def _block_row(name: str, it: BlockFormat) -> list[str]:
-    scales = _levels(it)
+    scales = levels(it)
     bits = f"{it.bits_per_element:g}"
     return [f"``{name}``", str(it.element), bits, ", ".join(scales), ", ".join(scales.values())]
 
 
 def _recipe_row(recipe: Any) -> list[str]:
-    wired = {line.name: line.content.removesuffix(" (above)") for line in explain(recipe).lines}
-    columns = [describe(recipe, wired) for describe in (_bits, _granularity, _scale)]
-    return [f"``{recipe.__name__}``", _first_sentence(recipe), *columns, _source(recipe)]
-
-
-def _bits(recipe: Any, wired: Mapping[str, str]) -> str:
-    """The bits of a value, on the grid that the recipe builds for a weight of 64 by 64."""
-    if wired.get("bit_width_impl") == "BitWidthParameter":
-        return f"learned, from {recipe.bit_width}"
-    bits = Quantizer(recipe, {"tensor_shape": (64, 64), "channel_axis": 0}).grid[1].item()
-    return f"{bits}, with scales {recipe.block_format.bits_per_element:g}" if "block_format" in recipe else str(bits)
-
-
-def _granularity(recipe: Any, wired: Mapping[str, str]) -> str:
-    """What shares a scale."""
-    if "block_format" in recipe:
-        return ", ".join(_levels(recipe.block_format))
-    if "trunc_scaling_impl" in wired or "scaling_impl" not in wired:
-        return _GIVEN
-    kind = wired.get("granularity_impl", "PerTensor").removeprefix("Per").lower()
-    return f"{kind} of {_size(getattr(recipe, _SIZES[kind]))}" if kind in _SIZES else kind
-
-
-def _scale(recipe: Any, wired: Mapping[str, str]) -> str:
-    """The part that gives the scale, what from, and which values it may take."""
-    if "trunc_scaling_impl" in wired:
-        return f"{_GIVEN}, times ``{wired['trunc_scaling_impl']}``"
-    if "scaling_impl" not in wired:
-        return _GIVEN
-    if "block_format" in recipe:
-        return f"``{wired['scaling_impl']}``: {', '.join(_levels(recipe.block_format).values())}"
-    start = wired.get("scaling_stats_impl") or wired["scaling_init"]
-    restricted = _RESTRICTED.get(wired.get("restrict_scaling_impl", ""), "")
-    norm = f"; norm by ``{wired['pre_scaling_impl']}``" if "pre_scaling_impl" in wired else ""
-    return f"``{wired['scaling_impl']}`` of ``{start}``{restricted}{norm}"
-
-
-def _levels(block: BlockFormat) -> dict[str, str]:
-    """What shares a scale in a block format, the largest first, and the format of that scale."""
-    tensor = {"tensor": "float32"} if block.tensor_scale else {}
-    group = {f"group of {block.micro_size}": str(block.micro)} if block.micro else {}
-    return {**tensor, f"block of {block.size}": f"{block.scale} ({block.rule.value})", **group}
-
-
-def _size(size: int | tuple[int, ...]) -> str:
-    return str(size) if isinstance(size, int) else " by ".join(map(str, size))
-
-
-def _source(documented: Any) -> str:
-    """Where a recipe comes from, as its documentation says."""
-    text = " ".join((inspect.getdoc(documented) or "").split())
-    return text.partition("Source: ")[2].rstrip(".")
+    record = describe(recipe)
+    bits = f"learned, from {record.bits}" if record.learned_bits else str(record.bits)
+    if record.bits_with_scales is not None:
+        bits += f", with scales {record.bits_with_scales:g}"
+    scale = re.sub(r"\b([A-Z]\w+|\d+\.\d+)", r"``\1``", record.scale)  # parts, and constants
+    return [f"``{record.name}``", record.summary, bits, record.granularity, scale, record.source]
 
 
 def _first_sentence(documented: Any) -> str:
@@ -307,5 +263,6 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    for file, text in pages().items():
+    for file, text in {**pages(), **pictures()}.items():
         (HERE / file).write_text(text, encoding="utf8")
+    write_index(library("injectors"))

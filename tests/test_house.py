@@ -12,12 +12,17 @@ FILES = sorted([*ROOT.glob("brevq/**/*.py"), *ROOT.glob("injectors/**/*.py")])
 TREES = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 #: From left to right; a part imports itself and what stands to its left.
-ORDER = ["function", "core", "quant_tensor", "quantizer", "nn", "loss", "checkpoint", "graph", "debug", "export", "cli"]
+ORDER = [
+    *("function", "core", "quant_tensor", "quantizer", "nn", "loss", "checkpoint", "graph", "frozen", "debug"),
+    *("overview", "draw", "plot", "testing", "export", "cli"),
+]
 #: Parts that stand beside that order.
 BESIDE = {
     "": set(),
     "errors": set(),
-    "inject": {"errors"},
+    "drawing": {"errors"},
+    "inject": {"drawing", "errors"},
+    "recipes": {"errors", "inject"},
     "injectors": {"core", "errors", "inject"},
     "config": {"core", "errors", "inject", "injectors"},
     "__main__": {"cli"},
@@ -26,15 +31,20 @@ BESIDE = {
 BESIDES = {
     "function": set(),
     "core": set(),
-    "quant_tensor": set(),
-    "quantizer": {"inject"},
-    "nn": {"inject", "injectors"},
+    "quant_tensor": {"drawing"},
+    "quantizer": {"drawing", "inject"},
+    "nn": {"drawing", "inject", "injectors"},
     "loss": set(),
     "checkpoint": {"inject"},
     "graph": {"inject", "config"},
+    "frozen": {"inject"},
     "debug": set(),
+    "overview": {"drawing", "inject"},
+    "draw": {"drawing", "inject"},
+    "plot": {"inject"},
+    "testing": {"inject", "injectors"},
     "export": {"inject", "config"},
-    "cli": {"inject", "injectors", "config", "", "__version__"},
+    "cli": {"inject", "injectors", "config", "recipes", "", "__version__"},
 }
 ALLOWED = BESIDE | {part: {"errors", *ORDER[:place], *BESIDES[part]} for place, part in enumerate(ORDER)}
 
@@ -91,7 +101,11 @@ def test_every_part_has_a_place():
     assert set() == {part_of(path) for path in TREES} - set(ALLOWED)
 
 
-@pytest.mark.parametrize("part", ["", "errors", "inject"], ids=["brevq itself", "errors", "inject"])
+@pytest.mark.parametrize(
+    "part",
+    ["", "errors", "drawing", "inject", "recipes"],
+    ids=["brevq itself", "errors", "drawing", "inject", "recipes"],
+)
 def test_parts_without_torch(part):
     """The injector, the errors and the package itself do not import torch."""
     files = {path: tree for path, tree in TREES.items() if part_of(path) == part}

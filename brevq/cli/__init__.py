@@ -5,19 +5,14 @@ Nothing heavy is imported here, so that ``--help`` answers at once and a missing
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from brevq.errors import BrevqError
+from brevq.errors import BrevqError, MissingExtraError, require
 
 __all__ = ["MissingExtraError", "main", "require"]
-
-
-class MissingExtraError(BrevqError, ImportError):
-    """A package that an optional part of brevq needs is not installed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -36,37 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         brevq.main(arguments, prog_name="brevq")
     except (BrevqError, OSError) as error:
-        sys.exit(f"Error: {_line(error)}")
+        sys.exit(f"Error: {_told(error)}")
     sys.exit(0)
 
 
-def require(extra: str, *packages: str) -> None:
-    """Refuse to go on without the packages of an extra.
-
-    Args:
-        extra: name of the extra of brevq that brings them.
-        *packages: their import names.
-
-    Raises:
-        MissingExtraError: one or more are not installed.
-
-    Examples:
-        >>> require("cli", "clik")
-        Traceback (most recent call last):
-        ...
-        brevq.cli.MissingExtraError: clik is not installed: pip install 'brevq[cli]'
-    """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise MissingExtraError(f"{', '.join(missing)} {verb} not installed: pip install 'brevq[{extra}]'")
-
-
-def _line(error: BaseException) -> str:
-    """What went wrong, in one line; the operating system's errors without their numbers."""
+def _told(error: BaseException) -> str:
+    """What went wrong; the operating system's errors in one line, without their numbers."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
-    return " ".join(str(error).split()) or type(error).__name__
+    return str(error).strip() or type(error).__name__
 
 
 def _survive_narrow_encodings() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import brevq
+from tests.installing import installing
 
 
 @pytest.fixture
@@ -31,3 +32,9 @@ def python(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def distribution(tmp_path):
+    """Installs distributions that declare libraries of recipes, until the test ends: see `tests.installing`."""
+    yield from installing(tmp_path / "installed")

@@ -115,10 +115,28 @@ class Watch:
         self.sought.append(name)
 
 
+ACME = """
+from collections import OrderedDict
+from brevq.inject import Injector, value
+class Part:
+    def __init__(self, bits=8): ...
+class Recipe(Injector):
+    tensor_quant = Part
+    @value
+    def bits():
+        return 4
+"""
+
+
 @pytest.fixture(scope="module")
-def watch():
-    """What is looked for while a module of tests runs; everything that brevq itself imports is there already."""
-    for package in (brevq, injectors):
+def watch(lasting_distribution):
+    """What is looked for while a module of tests runs; everything that brevq itself imports is there already.
+
+    So is a library that is installed; beside it stands a package that is none.
+    """
+    lasting_distribution("acme", {"acme": "acme.recipes"}, {"acme/__init__.py": "", "acme/recipes.py": ACME})
+    lasting_distribution("other", {}, {"other.py": ACME})
+    for package in (brevq, injectors, importlib.import_module("acme")):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
@@ -144,7 +162,7 @@ def refused_or_whole(text, watch):
             assert hashes[-1] == fingerprint(load(text))
     else:
         assert json.loads(text)["fingerprint"] == fingerprint(recipe)
-    foreign = [name for name in watch.sought if name.split(".")[0] not in ("brevq", "injectors")]
+    foreign = [name for name in watch.sought if name.split(".")[0] not in ("brevq", "injectors", "acme")]
     assert ([], set()) == (foreign, set(sys.modules) - modules)
 
 
@@ -177,6 +195,13 @@ PATHS = st.sampled_from(
         "injectors.bases:IntParts.int_scaling_impl",
         "injectors.bases:IntParts.__own__",
         "injectors:",
+        "acme.recipes:Recipe",
+        "acme.recipes:Part",
+        "acme.recipes:Recipe.bits",
+        "acme.recipes:OrderedDict",
+        "acme.absent:x",
+        "other:Recipe",
+        "other:Part",
         ":",
     ]
 )
@@ -258,6 +283,12 @@ def mutants(draw):
     content = draw(st.sampled_from(TEXTS))
     path = draw(st.sampled_from(list(places(content))))
     return replaced(content, path, draw(JSON))
+
+
+def test_an_installed_library_is_read(watch):
+    """What an installed library has comes back from a text that names it, without the caller's leave."""
+    recipe = importlib.import_module("acme.recipes").Recipe.let(bits=3)
+    assert recipe is load(dump(recipe))
 
 
 @FUZZ

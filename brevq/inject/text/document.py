@@ -10,13 +10,14 @@ from typing import Any
 
 from brevq.errors import ArgumentTypeError
 from brevq.inject.analyse import short
+from brevq.inject.installed import OURS, packages
 from brevq.inject.pages import check_recipe
 from brevq.inject.text.canonical import VERSION, hash_of
 from brevq.inject.text.faulty import Faulty, each, exactly, report
 from brevq.inject.text.values import read_recipe, write_recipe
 
-#: The packages that `load` imports from unless it is told otherwise.
-ALLOWED = ("brevq", "injectors")
+#: The packages that come with brevq.
+ALLOWED = OURS
 
 _FIELDS = ("brevq_recipe", "base", "overrides", "fingerprint")
 _VERSION = (
@@ -72,7 +73,7 @@ def dump(recipe: Any) -> str:
     return json.dumps(text, indent=2, allow_nan=False)
 
 
-def load(text: str, allowed: Iterable[str] = ALLOWED) -> Any:
+def load(text: str, allowed: Iterable[str] | None = None) -> Any:
     """The recipe that a text describes, as `let` would derive it.
 
     Nothing that the text carries is run. It names things by their import paths, and only what is defined in an allowed
@@ -81,7 +82,8 @@ def load(text: str, allowed: Iterable[str] = ALLOWED) -> Any:
 
     Args:
         text: what `dump` wrote.
-        allowed: packages and modules that may be imported from. Default: ``("brevq", "injectors")``.
+        allowed: packages and modules that may be imported from. Default: None, for ``brevq``, ``injectors`` and the
+            packages of installed libraries of recipes, those that a distribution declares as entry points.
 
     Returns:
         A recipe with the fingerprint that the text states.
@@ -96,7 +98,7 @@ def load(text: str, allowed: Iterable[str] = ALLOWED) -> Any:
         >>> text = dump(Injector.let(tensor_quant=dict))
         >>> load(text, allowed=("brevq", "builtins")) is Injector.let(tensor_quant=dict)
         True
-        >>> load(text)
+        >>> load(text, allowed=("brevq", "injectors"))
         Traceback (most recent call last):
         ...
         brevq.errors.RecipeError: Can not load the recipe.
@@ -104,11 +106,11 @@ def load(text: str, allowed: Iterable[str] = ALLOWED) -> Any:
         `tensor_quant` (='builtins:dict') is of `builtins`, which is not allowed: allowed are brevq, injectors.
         If you trust it: load(text, allowed=(..., 'builtins')).
     """
-    packages = _packages(allowed)
+    trusted = packages() if allowed is None else _names(allowed)
     if not isinstance(text, str):
         raise ArgumentTypeError(f"`text` (={short(text)}) must be a string, which `dump` wrote")
     with _told("Can not load the recipe"):
-        return _checked(_parsed(text), packages)
+        return _checked(_parsed(text), trusted)
 
 
 @contextlib.contextmanager
@@ -122,7 +124,7 @@ def _told(head: str) -> Iterator[None]:
         raise report(head, Faulty("It is nested too deeply, or its names refer to each other too often.")) from None
 
 
-def _packages(allowed: Iterable[str]) -> tuple[str, ...]:
+def _names(allowed: Iterable[str]) -> tuple[str, ...]:
     given = () if isinstance(allowed, str) else tuple(allowed)
     if isinstance(allowed, str) or not all(isinstance(package, str) for package in given):
         raise ArgumentTypeError(f"`allowed` (={allowed!r}) must be a collection of names of packages: ('brevq', ...)")
