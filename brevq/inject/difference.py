@@ -7,8 +7,9 @@ from typing import Any
 
 import attrs
 
+from brevq.drawing import escape
 from brevq.inject.faults import label
-from brevq.inject.pages import check_recipe, escape
+from brevq.inject.pages import check_recipe
 from brevq.inject.plan import plan_of
 
 

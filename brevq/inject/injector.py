@@ -17,6 +17,7 @@ from brevq.inject import resolve
 from brevq.inject._package import PackageInjector
 from brevq.inject.analyse import short
 from brevq.inject.near import did_you_mean
+from brevq.inject.show import page_of
 
 # What Python itself puts into the body of a class, in one version or another, and what says nothing about parts.
 _PYTHONS_OWN = frozenset(
@@ -200,6 +201,9 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
 
     def __repr__(cls) -> str:
         return f"<recipe {cls.__module__}.{cls.__qualname__}>"
+
+    def _repr_html_(cls) -> str:
+        return page_of(cls)
 
     def __enter__(cls) -> Any:
         raise RecipeError(f"`with {cls.__name__}` has no meaning: read its names, or build it for a layer")

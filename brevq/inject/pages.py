@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from brevq.errors import ArgumentTypeError
@@ -34,16 +33,3 @@ def _label(content: Any) -> str:
     """What something is called in a message: its repr, or its class where that is long."""
     text = repr(content)
     return text if len(text) <= 80 and "\n" not in text else f"a {type(content).__name__}"
-
-
-def escape(text: str) -> str:
-    """`text` as it is written in HTML.
-
-    Args:
-        text: any text.
-
-    Examples:
-        >>> escape("<class>")
-        '&lt;class&gt;'
-    """
-    return html.escape(text, quote=True)

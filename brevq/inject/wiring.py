@@ -8,23 +8,30 @@ from typing import Any
 
 import attrs
 
+from brevq.drawing import Drawing, Row, escape, wiring_tree
 from brevq.errors import ArgumentTypeError
-from brevq.inject.analyse import ROOT, short
+from brevq.inject.analyse import ROOT, analyse, short
 from brevq.inject.faults import label
-from brevq.inject.pages import check_recipe, escape
+from brevq.inject.pages import check_recipe
 from brevq.inject.plan import Node, Plan, plan_of
 from brevq.inject.resolve import check_for
 
 
 @attrs.frozen
 class Line:
-    """One name of a wiring tree: how deep it stands, what it is, and where that comes from."""
+    """One name of a wiring tree: how deep it stands, what it is, and where that comes from.
+
+    `kind` is one of *declared*, *supplied* by a layer and *default* of a constructor; `replaces` says what it
+    overrides of which recipe, and is empty where it overrides nothing.
+    """
 
     depth: int
     name: str
     content: str
     origin: str
     branch: str = attrs.field(default="", eq=False)
+    kind: str = attrs.field(default="declared", eq=False)
+    replaces: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen
@@ -54,6 +61,11 @@ class Wiring:
         foot = "".join(f"<br>{escape(text)}" for text in self.supplied)
         body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
         return f"<div><strong>{escape(self.recipe)}</strong>{body}{foot}</div>"
+
+    def drawn(self) -> Drawing:
+        """The wiring tree as a picture."""
+        rows = [Row(line.depth, line.name, line.content, line.origin, line.kind, line.replaces) for line in self.lines]
+        return wiring_tree(self.recipe, rows, self.supplied)
 
 
 def explain(recipe: Any, owner: Any = None) -> Wiring:
@@ -125,7 +137,9 @@ class _Tree:
         again = name in self.seen and bool(node.below)
         self.seen.add(name)
         content = _content(node, self.supplies) + (" (above)" if again else "")
-        yield Line(depth, name, content, _origin(node, self.supplies, self.owner), branch)
+        kind = "supplied" if node.spec.kind == "supplied" else "declared"
+        origin = _origin(node, self.supplies, self.owner)
+        yield Line(depth, name, content, origin, branch, kind, _replaced(self.plan.recipe, node))
         if not again:
             yield from self._below(node, depth + 1, stem)
 
@@ -135,7 +149,7 @@ class _Tree:
         for name in names:
             branch, below = ("└─ ", "   ") if name is names[-1] else ("├─ ", "│  ")
             if name in defaults:
-                yield Line(depth, name, defaults[name], f"default of {node.built.label}", stem + branch)
+                yield Line(depth, name, defaults[name], f"default of {node.built.label}", stem + branch, "default")
             else:
                 yield from self.lines(name, depth, stem + branch, stem + below)
 
@@ -148,6 +162,18 @@ def _content(node: Node, supplies: Mapping[str, Any]) -> str:
     if node.returns is not None:
         return node.returns.label
     return node.spec.label
+
+
+def _replaced(recipe: Any, node: Node) -> str:
+    """What a recipe that is inherited from has in the place of a part, and which one; empty if none has."""
+    below = recipe.__mro__[recipe.__mro__.index(node.by) + 1 :]
+    for base in below:
+        own = vars(base).get("__own__", {})
+        if node.name in own:
+            content = own[node.name]
+            words = content.__name__ if isinstance(content, type) else analyse(node.name, content).label
+            return f"{words} of {label(base)}"
+    return ""
 
 
 def _origin(node: Node, supplies: Mapping[str, Any], owner: str) -> str:

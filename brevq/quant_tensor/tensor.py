@@ -336,6 +336,11 @@ class QuantTensor(Operators):
         grid = str(self.float_format) if self.float_format else f"{sign}, {bits} bits"
         return f"QuantTensor({self.value!r}, {grid}, scale={self.scale!r}, zero_point={self.zero_point!r})"
 
+    def _repr_html_(self) -> str:
+        from brevq.quant_tensor.page import page_of  # noqa: PLC0415  # it imports this module's users
+
+        return page_of(self)
+
 
 def _scalar(part: Tensor) -> Tensor:
     return part if part.dim() == 0 else part.reshape(())
