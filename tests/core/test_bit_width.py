@@ -1,10 +1,13 @@
 """Bit widths, constant and learned."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
 from brevq.core.bit_width import BitWidthConst, BitWidthParameter
 from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.testing import Case, ComponentContract
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -19,19 +22,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_value(case):
-    """A bit width starts as it was given: a float32 scalar."""
-    create, expected = CASES[case]
-    actual = create()()
-    assert (expected, torch.float32, torch.Size([])) == (actual.item(), actual.dtype, actual.shape)
+class TestBitWidths(ComponentContract):
+    """What any bit width must do: it starts as it was given, a float32 scalar."""
 
-
-@pytest.mark.parametrize("case", CASES)
-def test_travels(case, travel, outcome):
-    """A copy, by whatever way, gives equal values and gradients."""
-    module = CASES[case][0]()
-    assert outcome(module) == outcome(travel(CASES[case][0], module))
+    cases: ClassVar = {name: Case(create, lambda bits=bits: bits) for name, (create, bits) in CASES.items()}
 
 
 # What was learned, as an offset from 2 bits, then the bit width and its gradient to the offset.

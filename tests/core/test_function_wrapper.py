@@ -2,7 +2,9 @@
 
 import copy
 import math
+from typing import ClassVar
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -10,56 +12,40 @@ from torch import nn
 
 from brevq.core import function_wrapper as wrapper
 from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.testing import Case, ElementwiseContract
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
-X = [-2.5, -1.7, -1.5, -0.5, -0.2, 0.0, 0.5, 0.8, 1.5, 2.5]
-ONES = [1.0] * len(X)
 LIMITS = (torch.tensor(-1.5), torch.tensor(0.5))
-INSIDE = [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
-# Constructor, further arguments of forward, the value of one number, and the gradient of all of X.
-CASES = {
-    "RoundSte": (wrapper.RoundSte, (), round, ONES),
-    "CeilSte": (wrapper.CeilSte, (), math.ceil, ONES),
-    "FloorSte": (wrapper.FloorSte, (), math.floor, ONES),
-    "RoundToZeroSte": (wrapper.RoundToZeroSte, (), math.trunc, ONES),
-    "DPURoundSte": (wrapper.DPURoundSte, (), lambda x: math.floor(x + 0.5) if x < 0 else round(x), ONES),
-    "Identity": (wrapper.Identity, (), lambda x: x, ONES),
-    "BinarySignSte": (wrapper.BinarySignSte, (), lambda x: -1 if x < 0 else 1, ONES),
-    "TernarySignSte": (wrapper.TernarySignSte, (), lambda x: (x > 0) - (x < 0), ONES),
-    "AbsBinarySignGrad": (wrapper.AbsBinarySignGrad, (), abs, [-1.0] * 5 + [1.0] * 5),
-    "TensorClamp": (wrapper.TensorClamp, LIMITS, lambda x: min(max(x, -1.5), 0.5), INSIDE),
-    "TensorClampSte": (wrapper.TensorClampSte, LIMITS, lambda x: min(max(x, -1.5), 0.5), ONES),
-    "ScalarClampSte": (lambda: wrapper.ScalarClampSte(-1.5, 0.5), (), lambda x: min(max(x, -1.5), 0.5), ONES),
-    "ScalarClampMinSte": (lambda: wrapper.ScalarClampMinSte(-1.5), (), lambda x: max(x, -1.5), ONES),
+
+
+FUNCTIONS = {
+    "RoundSte": Case(wrapper.RoundSte, round),
+    "CeilSte": Case(wrapper.CeilSte, math.ceil),
+    "FloorSte": Case(wrapper.FloorSte, math.floor),
+    "RoundToZeroSte": Case(wrapper.RoundToZeroSte, math.trunc),
+    "DPURoundSte": Case(wrapper.DPURoundSte, lambda x: math.floor(x + 0.5) if x < 0 else round(x)),
+    "Identity": Case(wrapper.Identity, lambda x: x),
+    "BinarySignSte": Case(wrapper.BinarySignSte, lambda x: -1 if x < 0 else 1),
+    "TernarySignSte": Case(wrapper.TernarySignSte, lambda x: (x > 0) - (x < 0)),
+    "AbsBinarySignGrad": Case(wrapper.AbsBinarySignGrad, abs, slope=lambda x: -1 if x < 0 else 1),
+    "TensorClamp": Case(
+        wrapper.TensorClamp,
+        lambda x: min(max(x, -1.5), 0.5),
+        slope=lambda x: -1.5 <= x <= 0.5,
+        inputs=LIMITS,
+    ),
+    "TensorClampSte": Case(wrapper.TensorClampSte, lambda x: min(max(x, -1.5), 0.5), inputs=LIMITS),
+    "ScalarClampSte": Case(lambda: wrapper.ScalarClampSte(-1.5, 0.5), lambda x: min(max(x, -1.5), 0.5)),
+    "ScalarClampMinSte": Case(lambda: wrapper.ScalarClampMinSte(-1.5), lambda x: max(x, -1.5)),
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients(case, dtype):
-    """A module gives the value that is documented for each number, and the gradient."""
-    create, arguments, reference, gradient = CASES[case]
-    x = torch.tensor(X, dtype=torch.float64).to(dtype).requires_grad_()
-    y = create()(x, *(a.to(dtype) for a in arguments))
-    y.sum().backward()
-    expected = [float(reference(value)) for value in x.tolist()]
-    assert (expected, gradient, dtype) == (y.tolist(), x.grad.tolist(), y.dtype)
+class TestFunctions(ElementwiseContract):
+    """What any function of one number must do, as a module, in TorchScript too."""
 
-
-@pytest.mark.parametrize("case", CASES)
-def test_travels(case, travel, outcome):
-    """A copy, by whatever way, gives equal values and gradients."""
-    create, arguments, _, _ = CASES[case]
-    module = create()
-    assert outcome(module, torch.tensor(X), *arguments) == outcome(travel(create, module), torch.tensor(X), *arguments)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_has_no_state(case):
-    """A function as a module has nothing to save."""
-    assert {} == dict(CASES[case][0]().state_dict())
+    cases: ClassVar = {name: attrs.evolve(case, scripts=True) for name, case in FUNCTIONS.items()}
 
 
 def test_limits_must_be_in_order():

@@ -12,6 +12,7 @@ import injectors
 from brevq.core.phase import Phase, recomputing
 from brevq.core.quant import DelayWrapper
 from brevq.core.stats import AbsMax, RuntimeStats
+from brevq.core.stats.ranks import Ranks
 from brevq.nn import QuantLinear, QuantReLU
 
 WAYS = {
@@ -72,6 +73,25 @@ CASES = {
 def test_training_is_the_same_with_activation_checkpointing(case, way):
     """Losses, gradients and state are, to the bit, those of training without it."""
     assert trained("not at all", **CASES[case]) == trained(way, **CASES[case])
+
+
+@pytest.mark.parametrize("way", REPEATING)
+def test_learning_may_begin_after_many_batches(way):
+    """Which batches of the last step were observed is known too where most batches came long before."""
+    arguments = {"steps": 26, "collect_stats_steps": 49}
+    assert trained("not at all", **arguments) == trained(way, **arguments)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_batches_are_compared_only_after_learning_began(way, monkeypatch):
+    """While it observes, no sum of a batch is asked for, of this process or of others."""
+    asked = []
+    monkeypatch.setattr(Ranks, "totals", lambda self, sums: asked.append(len(sums)) or sums.tolist())
+    stats, counts = RuntimeStats(AbsMax(), collect_stats_steps=3), []
+    for _ in range(4):
+        WAYS[way](lambda x: 2 * stats(x), torch.ones(2, requires_grad=True)).backward()
+        counts.append(len(asked))
+    assert [0, 0, way != "not at all", way != "not at all"] == counts
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,6 +1,7 @@
 """Restrictions of scales, against scalar functions."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from brevq.core.restrict_val import (
     PowerOfTwoRestrictValue,
 )
 from brevq.errors import ArgumentError
+from brevq.testing import Case, RestrictionContract
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -40,7 +42,6 @@ CASES = {
     ),
     "int floor": (lambda: IntRestrictValue(scaling_min_val=2.0), lambda v: float(max(round(v), 2))),
 }
-EXACT = [case for case in CASES if not case.startswith("log")]
 LOGARITHMIC = [case for case in CASES if case.startswith(("log", "power"))]
 
 
@@ -48,17 +49,14 @@ def _there_and_back(module, value):
     return module(module.encode(value))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("case", CASES)
-def test_values(case, dtype):
-    """A number that is stored and read becomes the nearest that its restriction allows."""
-    create, reference = CASES[case]
-    value = torch.tensor(POSITIVE, dtype=dtype)
-    actual = _there_and_back(create(), value)
+class TestRestrictions(RestrictionContract):
+    """What any restriction must do."""
+
     # A logarithm of magnitude 100, rounded, and its power: 2 ** (100 * 2**-24) is off by 100 * ln 2 of 2**-24.
-    tolerance = 0 if case in EXACT else 128 * torch.finfo(dtype).eps
-    expected = [reference(v) for v in value.tolist()]
-    assert (pytest.approx(expected, rel=tolerance, abs=0), dtype) == (actual.tolist(), actual.dtype)
+    cases: ClassVar = {
+        name: Case(create, reference, rounding=128 if name.startswith("log") else 0)
+        for name, (create, reference) in CASES.items()
+    }
 
 
 @pytest.mark.parametrize("exponent", range(-126, 127, 7))
@@ -115,28 +113,6 @@ def test_gradient_of_encoding(case):
     slopes = [1 / (math.log(2) * v) for v in value.tolist()] if case in LOGARITHMIC else [1.0, 1.0, 1.0]
     # One quotient of float32 numbers.
     assert pytest.approx(slopes, rel=2**-22) == value.grad.tolist()
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gradients_are_finite_at_zero(case):
-    """From a range of zero, learning can start: no gradient is infinite or NaN."""
-    value = torch.zeros((), requires_grad=True)
-    _there_and_back(CASES[case][0](), value).backward()
-    assert (True, True) == (math.isfinite(value.grad.item()), value.grad.item() > 0)
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("shape", [(), (3,), (3, 1, 1)])
-def test_shape_is_kept(case, shape):
-    """A restriction works value by value."""
-    assert shape == tuple(_there_and_back(CASES[case][0](), torch.ones(shape)).shape)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_travels(case, travel, outcome):
-    """A copy, by whatever way, gives equal values and gradients."""
-    module, x = CASES[case][0](), torch.tensor([0.3, 2.5, 3.0])
-    assert outcome(module, x) == outcome(travel(CASES[case][0], module), x)
 
 
 def test_only_powers_of_two_say_so():

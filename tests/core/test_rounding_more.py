@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from brevq.core.quant import IntQuant
 from brevq.errors import ArgumentError
 from brevq.function import ops_ste
 from brevq.nn import QuantLinear
+from brevq.testing import Case, ElementwiseContract
 from injectors import Int4WeightPerChannel
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -65,12 +67,10 @@ def test_next_to_a_half(name):
     assert expected == _exact(getattr(wrapper, name)()(x))
 
 
-@pytest.mark.parametrize("name", NEAREST)
-def test_travels(name, travel, outcome):
-    """A copy, by whatever way, gives equal values and gradients."""
-    create = getattr(wrapper, name)
-    module, x = create(), torch.tensor(NUMBERS)
-    assert outcome(module, x) == outcome(travel(create, module), x)
+class TestNearest(ElementwiseContract):
+    """What any rounding must do."""
+
+    cases: ClassVar = {name: Case(getattr(wrapper, name), reference) for name, (_, reference) in NEAREST.items()}
 
 
 # torch deprecates torch.jit.script; the functions support it for as long as torch has it.

@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from brevq.core.function_wrapper import PerChannel
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import LogFloatRestrictValue, PowerOfTwoRestrictValue
 from brevq.core.scaling import RuntimeStatsScaling
-from brevq.core.stats import AbsHistogram, AbsMax, MovingAverage, RunningMax, RunningPercentile, RuntimeStats, TwoSided
+from brevq.core.stats import (
+    AbsHistogram,
+    AbsMax,
+    AbsPercentile,
+    MovingAverage,
+    RunningInterval,
+    RunningMax,
+    RunningPercentile,
+    RuntimeStats,
+    TwoSided,
+)
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -238,6 +249,78 @@ def test_keys_are_fixed_at_construction(phase):
     assert {"value", "average", "steps", "phase_code"} == set(IN_PHASE[phase]().state_dict())
 
 
+class Operations(TorchDispatchMode):
+    """The names of the operations that run, and of how many values the largest tensor is that each takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Note the operation and run it."""
+        size = max([x.numel() for x in args if isinstance(x, torch.Tensor)], default=0)
+        self.seen.append((function.overloadpacket.__name__, size))
+        return function(*args, **(kwargs or {}))
+
+
+STATISTICS = {
+    "AbsMax": (AbsMax, None),
+    "AbsPercentile": (AbsPercentile, None),
+    "RunningPercentile": (AbsHistogram, RunningPercentile),
+    "RunningInterval": (lambda: TwoSided(AbsPercentile()), lambda: RunningInterval(RunningMax())),
+}
+
+
+@pytest.mark.parametrize("case", STATISTICS)
+def test_observing_does_not_wait_for_the_device(case):
+    """A batch that is observed is looked at by the statistic alone, and no number of it is read by the host."""
+    create, running = STATISTICS[case]
+    stats = RuntimeStats(create(), running_impl=running and running())
+    x = torch.randn(200, 100, generator=torch.Generator().manual_seed(0))
+    stats(x)
+    with Operations() as observing:
+        stats(x)
+    with Operations() as alone:
+        create()(x)
+    large = [[name for name, size in each.seen if size == x.numel()] for each in (observing, alone)]
+    assert ([], large[1]) == ([name for name, _ in observing.seen if name == "_local_scalar_dense"], large[0])
+
+
+@pytest.mark.parametrize("bad", [(), (0,), (2, 3), (4,), (3, 4, 5, 6)])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_learning_begins_with_the_last_batch_that_counts(steps, bad):
+    """After as many finite batches as were asked for, and not one more, a statistic is learned."""
+    stats, story = _stats(collect_stats_steps=steps), []
+    for number in range(10):
+        stats(torch.tensor([math.nan if number in bad else 1.0 + number]))
+        story.append(stats._open)
+    last = [number for number in range(10) if number not in bad][steps - 1]
+    assert [number < last for number in range(10)] == story
+
+
+@pytest.mark.parametrize("way", ["calibrated", "compiled", "loaded", "trained"])
+def test_learning_begins_in_time_whatever_was_before(way):
+    """Of five batches three may come in calibration, in compiled code, from a checkpoint, or between evaluations."""
+    torch.compiler.reset()
+    stats = _stats(collect_stats_steps=5, momentum=0.5)
+    stats.calibrating = way == "calibrated"
+    run = torch.compile(stats, backend="eager", fullgraph=True) if way == "compiled" else stats
+    for batch in BATCHES[:3]:
+        run(torch.tensor(batch))
+        if way == "trained":
+            stats.eval().train()
+    stats.calibrating = False
+    if way == "loaded":
+        before, stats = stats, _stats(collect_stats_steps=5, momentum=0.5)
+        stats.load_state_dict(before.state_dict())
+    story = []
+    for batch in BATCHES[3:6]:
+        stats(torch.tensor(batch))
+        story.append(stats._open)
+    expected = pytest.approx(_average(LARGEST[:5], 0.5), rel=15 * 2**-24)  # three float32 roundings for each averaging
+    assert ([True, False, False], expected) == (story, stats.value.item())
+
+
 RESTRICTIONS = {"float": None, "log": LogFloatRestrictValue, "power of two": PowerOfTwoRestrictValue}
 
 
@@ -343,6 +426,45 @@ REFUSALS = [
         "`scaling_stats_momentum` (=None) must be a number from 0 to 1, not NoneType",
     ),
 ]
+
+
+COMPONENTS = [
+    (
+        lambda: RuntimeStats(torch.nn.ReLU()),
+        "`stats_impl` (=ReLU()) has no `granularity_impl`, which a statistic has: hand in one, such as `AbsMax`",
+    ),
+    (
+        lambda: RuntimeStats(AbsMax),
+        "`stats_impl` (=<class 'brevq.core.stats.ops.AbsMax'>) must be a component, which can be called: make an "
+        "instance",
+    ),
+    (
+        lambda: RuntimeStats(AbsMax(), running_impl=AbsMax()),
+        "`running_impl` (=AbsMax()) is called with (average, statistic, steps), and takes (x): hand in a component "
+        "that takes (average, statistic, steps), or hand this one to a component that calls it with (x)",
+    ),
+    (
+        lambda: RuntimeStats(AbsMax(), encode="log"),
+        "`encode` (='log') must be a component, which can be called: make an instance",
+    ),
+    (
+        lambda: TwoSided(torch.nn.ReLU()),
+        "`side_stats_impl` (=ReLU()) has no `granularity_impl`, which a statistic has: hand in one, such as `AbsMax`",
+    ),
+    (
+        lambda: RunningInterval(AbsMax()),
+        "`side_running_impl` (=AbsMax()) is called with (average, statistic, steps), and takes (x): hand in a "
+        "component that takes (average, statistic, steps), or hand this one to a component that calls it with (x)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("create", "message"), COMPONENTS)
+def test_what_is_no_such_component_is_refused(create, message):
+    """A part that can not be called as it will be is refused when it is handed in."""
+    with pytest.raises(ArgumentTypeError) as error:
+        create()
+    assert message == str(error.value)
 
 
 @pytest.mark.parametrize(("create", "kind", "message"), REFUSALS)

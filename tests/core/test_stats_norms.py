@@ -1,6 +1,7 @@
 """Norms and averages of maxima, each against loops over rows in NumPy."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from brevq.core.function_wrapper import PerChannel, PerGroup, PerTensor, PerToken
 from brevq.core.stats import AbsMaxAve, AbsMaxL2, L1Norm, L2Norm, MeanLearnedSigmaStd, SignedAbsMax
 from brevq.errors import ArgumentError
+from brevq.testing import Case, StatisticContract
 
 SHAPE = (4, 3, 6)
 
@@ -74,34 +76,14 @@ def _slopes(x, total):
     return slopes
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("case", CASES)
-def test_values(case, granularity, dtype):
-    """A statistic is that of the values of each scale, in the shape of the scale."""
-    create, reference = CASES[case]
-    x, layout = _values(dtype), GRANULARITIES[granularity]()
-    actual = create(layout)(layout.split(torch.tensor(x)))
-    expected = [reference(row.astype(np.float64).tolist()) for row in _rows(x, granularity)]
+class TestNorms(StatisticContract):
+    """What any statistic must do, with every granularity."""
+
     # Sums of n values, in another order, differ by n units in the last place at most; two of them and a root here.
-    tolerance = 0 if case == "SignedAbsMax" else 4 * x.size * float(np.finfo(dtype).eps)
-    assert (pytest.approx(expected, rel=tolerance, abs=0), layout.scale_shape) == (
-        actual.reshape(-1).tolist(),
-        tuple(actual.shape),
-    )
-
-
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("case", CASES)
-def test_gradients(case, granularity):
-    """The gradient is the slope of the reference, measured by finite differences."""
-    create, reference = CASES[case]
-    x, layout = _values(np.float64), GRANULARITIES[granularity]()
-    leaf = torch.tensor(x, requires_grad=True)
-    create(layout)(layout.split(leaf)).sum().backward()
-    expected = _slopes(x, lambda side: sum(reference(list(row)) for row in _rows(side, granularity)))
-    # A central difference is off by rounding / step, 1e-15 / 1e-6 for sums near 10, and by step squared.
-    assert pytest.approx(expected, abs=1e-7) == leaf.grad.numpy()
+    cases: ClassVar = {
+        name: Case(create, reference, rounding=0 if name == "SignedAbsMax" else 4 * 72)
+        for name, (create, reference) in CASES.items()
+    }
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

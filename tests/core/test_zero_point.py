@@ -1,5 +1,7 @@
 """Zero-points: the code that stands for zero."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,7 @@ from brevq.core.zero_point import (
 from brevq.errors import ArgumentError, UncalibratedError
 from brevq.graph import calibrating
 from brevq.nn import QuantIdentity, QuantLinear
+from brevq.testing import Case, ComponentContract
 from injectors import ShiftedUint8ActPerTensor, ShiftedUint8WeightPerTensorHQO
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -93,23 +96,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_values(case):
-    """A zero-point is a whole code within the range, exactly the documented one."""
-    create, scale, reference = CASES[case]
-    actual = create()(torch.tensor(X), torch.tensor(scale), torch.tensor(BITS))
-    assert (reference(X), torch.float32) == (actual.tolist(), actual.dtype)
+class TestZeroPoints(ComponentContract):
+    """What any zero-point must do: it is a whole code within the range, exactly the documented one."""
 
-
-@pytest.mark.parametrize("case", CASES)
-def test_travels(case, travel, outcome):
-    """A copy, by whatever way, gives equal values and gradients."""
-    create, scale, _ = CASES[case]
-    module = create()
-    arguments = (torch.tensor(X), torch.tensor(scale), torch.tensor(BITS))
-    module(*arguments)
-    copied = travel(create, module)
-    assert outcome(module, *arguments) == outcome(copied, *arguments)
+    cases: ClassVar = {
+        name: Case(
+            create,
+            lambda x, scale, bits, reference=reference: reference(x.numpy()),
+            inputs=(torch.tensor(X), torch.tensor(scale), torch.tensor(BITS)),
+        )
+        for name, (create, scale, reference) in CASES.items()
+    }
 
 
 def test_zero_of_the_tensor_is_a_code():

@@ -13,6 +13,7 @@ import brevq.nn as qnn
 from brevq.debug import check_finite
 from brevq.errors import BrevqError, NonFiniteError
 from brevq.graph import calibrating
+from brevq.inject.shared import is_stateless
 from injectors import Int4WeightPerTensor, Int32Bias
 from tests.support.table import CASES, FAMILIES, total
 
@@ -37,8 +38,9 @@ def network():
 
 
 def alive(model, *tensors):
-    """What refers weakly to all modules, parameters and buffers of a model, and to tensors."""
-    return [weakref.ref(part) for part in (*model.modules(), *model.parameters(), *model.buffers(), *tensors)]
+    """What refers weakly to all modules of a model but those that all models share, and to its and other tensors."""
+    modules = [module for module in model.modules() if not is_stateless(module)]
+    return [weakref.ref(part) for part in (*modules, *model.parameters(), *model.buffers(), *tensors)]
 
 
 def left(references):

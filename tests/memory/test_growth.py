@@ -65,7 +65,7 @@ def test_no_growth(use):
     """After some steps, a thousand more leave no tensor behind, and no memory of Python beyond some numbers."""
     step = use(network())
     tracemalloc.start()
-    for _ in range(200):  # until what Python and torch keep for later calls is there
+    for _ in range(600):  # until what Python and torch keep for later calls is there
         step()
     before, start = tensors(), tracemalloc.get_traced_memory()[0]
     for _ in range(STEPS):

@@ -14,6 +14,8 @@ from torch.nn import Module
 
 from brevq.core.checks import between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.stats.ends import ends
+from brevq.core.stats.order import kth_smallest, kth_smallest_magnitude
 from brevq.core.stats.unit import near_one
 from brevq.function.fused import abs_max
 
@@ -64,8 +66,8 @@ class AbsMinMax(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x)
-        high, low = torch.relu(rows.amax(dim=-1)), torch.relu(-rows.amin(dim=-1))
+        lowest, highest = ends(self.granularity_impl(x))
+        high, low = torch.relu(highest), torch.relu(-lowest)
         fits = fitting(low, high)
         return self.granularity_impl.to_scale(high * fits + low * fits)
 
@@ -132,7 +134,7 @@ class AbsAveAboveThreshold(Module):
 class AbsPercentile(Module):
     """A percentile of the absolute values: the k-th smallest, ``k = floor(q / 100 * n + 1/2)``, at least the first.
 
-    NaN gives NaN.
+    NaN gives NaN. Where several magnitudes are that one, one of them receives the gradient.
 
     Args:
         granularity_impl: which values are reduced together. Default: all of them.
@@ -153,8 +155,9 @@ class AbsPercentile(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x).abs()
-        return self.granularity_impl.to_scale(_percentile(rows, self.high_percentile_q))
+        rows = self.granularity_impl(x)
+        k = _high_rank(rows.shape[-1], self.high_percentile_q)
+        return self.granularity_impl.to_scale(kth_smallest_magnitude(rows, k))
 
 
 class PercentileInterval(Module):
@@ -190,8 +193,9 @@ class PercentileInterval(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x)
-        high = torch.relu(_percentile(rows, self.high_percentile_q))
-        low = torch.relu(-_low_percentile(rows, self.low_percentile_q))
+        n = rows.shape[-1]
+        high = torch.relu(kth_smallest(rows, _high_rank(n, self.high_percentile_q)))
+        low = torch.relu(-kth_smallest(rows, _low_rank(n, self.low_percentile_q)))
         fits = fitting(low, high)
         return self.granularity_impl.to_scale(high * fits + low * fits)
 
@@ -250,8 +254,8 @@ class NegativeMinOrZero(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
-        rows = self.granularity_impl(x)
-        return self.granularity_impl.to_scale(_lower_end(rows.amin(dim=-1), rows))
+        lowest, highest = ends(self.granularity_impl(x))
+        return self.granularity_impl.to_scale(_lower_end(lowest, highest))
 
 
 class NegativePercentileOrZero(Module):
@@ -280,7 +284,8 @@ class NegativePercentileOrZero(Module):
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of `x`, in the shape of the scale."""
         rows = self.granularity_impl(x)
-        return self.granularity_impl.to_scale(_lower_end(_low_percentile(rows, self.low_percentile_q), rows))
+        lowest = kth_smallest(rows, _low_rank(rows.shape[-1], self.low_percentile_q))
+        return self.granularity_impl.to_scale(_lower_end(lowest, rows.amax(dim=-1)))
 
 
 def deviation(rows: Tensor) -> Tensor:
@@ -334,7 +339,7 @@ def summable(rows: Tensor) -> tuple[Tensor, Tensor]:
         tensor([3.2526e+19, 3.0000e+00])
     """
     power = 2.0 ** (math.frexp(torch.finfo(rows.dtype).max)[1] // 2)
-    largest = torch.linalg.vector_norm(rows.detach(), ord=math.inf, dim=-1)
+    largest = abs_max(rows.detach())
     unit = torch.where(largest > power, torch.full_like(largest, 1 / power), 1.0)
     return rows * unit.unsqueeze(-1), unit
 
@@ -355,10 +360,10 @@ def saturating(value: Tensor, unit: Tensor) -> Tensor:
     return torch.where(beyond, torch.finfo(value.dtype).max * (1 - 2.0**-20), quotient)
 
 
-def _lower_end(lowest: Tensor, rows: Tensor) -> Tensor:
-    """`lowest`, or zero where it is positive, and closer to zero where the interval up to the largest does not fit."""
+def _lower_end(lowest: Tensor, highest: Tensor) -> Tensor:
+    """`lowest`, or zero where it is positive, and closer to zero where the interval up to `highest` does not fit."""
     low = torch.clamp_max(lowest, 0.0)
-    return low * fitting(-low, torch.relu(rows.amax(dim=-1)))
+    return low * fitting(-low, torch.relu(highest))
 
 
 def _percent(name: str, value: float) -> float:
@@ -366,19 +371,11 @@ def _percent(name: str, value: float) -> float:
     return between(name, positive(name, value), 0, 100)
 
 
-def _percentile(rows: Tensor, q: float) -> Tensor:
-    """The k-th smallest of each row, ``k = floor(q / 100 * n + 1/2)``, at least the first."""
-    k = math.floor(q / 100 * rows.shape[-1] + 0.5)
-    return _kth(rows, k)
+def _high_rank(n: int, q: float) -> int:
+    """Which of `n` values in their order a high percentile is: ``floor(q / 100 * n + 1/2)``."""
+    return math.floor(q / 100 * n + 0.5)
 
 
-def _low_percentile(rows: Tensor, q: float) -> Tensor:
-    """The k-th smallest of each row, ``k = ceil(q / 100 * n)``, at least the first."""
-    return _kth(rows, math.ceil(q / 100 * rows.shape[-1]))
-
-
-def _kth(rows: Tensor, k: int) -> Tensor:
-    """The k-th smallest of each row, from the first to the last; NaN of rows that have one, which sorts behind all."""
-    n = rows.shape[-1]
-    largest = rows.detach().amax(dim=-1)
-    return torch.where(torch.isnan(largest), largest, rows.kthvalue(min(max(k, 1), n), dim=-1).values)
+def _low_rank(n: int, q: float) -> int:
+    """Which of `n` values in their order a low percentile is: ``ceil(q / 100 * n)``."""
+    return math.ceil(q / 100 * n)

@@ -66,20 +66,20 @@ class Ranks:
         counts: list[int] = sizes.tolist()
         return counts
 
-    def total(self, x: Tensor) -> float:
-        """The sum of the values of all processes, the same in all.
+    def totals(self, sums: Tensor) -> list[str]:
+        """What sums of this process' batches are for all processes, exactly, as text: NaN equals itself.
 
         Args:
-            x: the batch of this one.
+            sums: shape `(batches,)`, as many as in every other process.
 
         Examples:
-            >>> Ranks().total(torch.tensor([1.0, 2.0]))
-            3.0
+            >>> Ranks().totals(torch.tensor([3.0, torch.nan]))
+            ['0x1.8000000000000p+1', 'nan']
         """
-        total = x.detach().sum()
         if self.shared:
-            dist.all_reduce(total, group=self.group)
-        return float(total)
+            sums = sums.clone()
+            dist.all_reduce(sums, group=self.group)
+        return [total.hex() for total in sums.tolist()]
 
     def statistic(self, stats_impl: Callable[[Tensor], Tensor], x: Tensor, sizes: list[int]) -> Tensor:
         """A statistic of the batches of all processes; its gradient goes to the process that a value came from.

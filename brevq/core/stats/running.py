@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import at_least_one, between, positive
+from brevq.core.checks import at_least_one, between, called, positive, statistic
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.interfaces import Statistic
 from brevq.core.stats.histogram import at_least_float32, bin_counts
@@ -189,6 +189,9 @@ class TwoSided(Module):
     Args:
         side_stats_impl: the statistic of magnitudes, such as `AbsMax`, `AbsPercentile` or `AbsHistogram`.
 
+    Raises:
+        ArgumentTypeError: it is no statistic.
+
     Examples:
         >>> from brevq.core.stats import AbsMax
         >>> TwoSided(AbsMax())(torch.tensor([-1.0, 0.5, 3.0]))
@@ -197,7 +200,7 @@ class TwoSided(Module):
 
     def __init__(self, side_stats_impl: Statistic) -> None:
         super().__init__()
-        self.side_stats_impl = side_stats_impl
+        self.side_stats_impl = statistic("side_stats_impl", side_stats_impl)
         self.granularity_impl = side_stats_impl.granularity_impl
 
     def forward(self, x: Tensor) -> Tensor:
@@ -220,6 +223,9 @@ class RunningInterval(Module):
         side_running_impl: how the sides of batches become one, such as `RunningMax`, or `RunningPercentile` of
             `AbsHistogram`.
 
+    Raises:
+        ArgumentTypeError: it takes other arguments.
+
     Examples:
         >>> from brevq.core.stats import AbsMax
         >>> running, batch = RunningInterval(RunningMax()), TwoSided(AbsMax())
@@ -232,7 +238,7 @@ class RunningInterval(Module):
 
     def __init__(self, side_running_impl: Running) -> None:
         super().__init__()
-        self.sides = _Sides(side_running_impl)
+        self.sides = _Sides(called("side_running_impl", side_running_impl, "average", "statistic", "steps"))
         self.lowest = _LowerEnd(self.sides)
 
     def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:

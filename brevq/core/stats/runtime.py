@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from brevq.core.checks import count
+from brevq.core.checks import called, count, statistic
 from brevq.core.interfaces import Statistic
 from brevq.core.phase import Phase, recomputing
 from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
+from brevq.function.fused import recorded
 
 _OTHER_SHAPE = (
     "`running_impl` (={running}()) gathers statistics of shape {known}, and those of `scaling_stats_impl` (={stats}()) "
@@ -58,6 +59,7 @@ class RuntimeStats(Module):
         running_impl: how batches become one, such as `RunningMax`. Default: `MovingAverage(momentum)`.
 
     Raises:
+        ArgumentTypeError: a component takes other arguments, or is none.
         ArgumentError: the number of steps is below 1, the momentum out of range, or `running_impl` does not gather what
             `stats_impl` returns.
 
@@ -83,20 +85,24 @@ class RuntimeStats(Module):
         running_impl: Running | None = None,
     ) -> None:
         super().__init__()
-        self.stats_impl = stats_impl
-        self.encode = encode or _identity
+        self.stats_impl = statistic("stats_impl", stats_impl)
+        self.encode = called("encode", encode, "statistic") or _identity
         self.collect_stats_steps = count("collect_stats_steps", collect_stats_steps)
         if self.collect_stats_steps == 0:
             raise ArgumentError("`collect_stats_steps` (=0) must be at least 1: a range comes from at least one batch")
-        self.running_impl = running_impl or MovingAverage(momentum)
+        running = called("running_impl", running_impl, "average", "statistic", "steps")
+        self.running_impl = running or MovingAverage(momentum)
         # Most gather the statistic itself; some gather more, and read it from that.
         self.read: Callable[[Tensor], Tensor] = getattr(self.running_impl, "read", _identity)
         self.calibrating = False
         self.ranks = Ranks()
         self.calibration_ranks = Ranks(alone=True)
         # The sums of the latest batches that were observed: these may be repeated once learning began.
-        self._repeatable: deque[str] = deque(maxlen=_REPEATABLE)
+        self._repeatable: deque[Tensor] = deque(maxlen=_REPEATABLE)
         self._repeated = False
+        # Learning does not begin before as many more batches, so until then no one has to wait for the device; 0 where
+        # that is not known.
+        self._at_least = self.collect_stats_steps
         self._phase = Phase.EMPTY
         # What compiled training asks of the phase: *empty* and *observe* share a graph.
         self._open = True
@@ -134,6 +140,14 @@ class RuntimeStats(Module):
         if self.observing:
             return self._observe(x)
         return self._in_force()
+
+    def in_force(self) -> Tensor | None:
+        """The value, where it is one number on a CPU that no batch changes, and that needs no gradient; else None."""
+        value = self.value
+        settled = self._phase >= Phase.LEARNED and not self.calibrating and type(value) is Parameter
+        if not settled or value.dim() > 0 or not value.is_cpu or recorded() or recomputing():
+            return None
+        return None if value.requires_grad and torch.is_grad_enabled() else value
 
     def _in_force(self) -> Tensor:
         """What does not depend on the batch.
@@ -173,6 +187,7 @@ class RuntimeStats(Module):
         """Forget all data: back to *empty*."""
         self.steps.zero_()
         self.average.zero_()
+        self._at_least = self.collect_stats_steps
         self._set_phase(Phase.EMPTY)
 
     def extra_repr(self) -> str:
@@ -187,9 +202,12 @@ class RuntimeStats(Module):
         self.phase_code.fill_(int(phase))
 
     def _catch_up(self) -> None:
-        """Read the phase off its buffer, which compiled code, or another process, may have written."""
-        if not torch.compiler.is_compiling() and not self.phase_code.is_meta and self._phase != self.phase:
+        """Read phase and steps off their buffers, which compiled code, or another process, may have written."""
+        if torch.compiler.is_compiling() or self.phase_code.is_meta:
+            return
+        if self._phase != self.phase:
             self._set_phase(self.phase)
+        self._at_least = self.collect_stats_steps - int(self.steps)
 
     def _observe(self, x: Tensor) -> Tensor:
         """The statistic of `x`, which is averaged; in compiled code, which can not branch, the value after the last."""
@@ -205,6 +223,7 @@ class RuntimeStats(Module):
         counts = torch.isfinite(observed)
         if self.calibrating:
             self._average(observed, counts)
+            self._at_least = 0
             return encoded
         full = self.steps >= self.collect_stats_steps
         result = torch.where(full, self.value, encoded)
@@ -227,8 +246,8 @@ class RuntimeStats(Module):
 
     def _remember(self, x: Tensor) -> None:
         """Know the batch of an observing call again, in case that it is repeated after learning began."""
-        if not torch.compiler.is_compiling():
-            self._repeatable.append(self._observed_ranks().total(x).hex())
+        if not torch.compiler.is_compiling() and not self.calibrating and self._at_least <= _REPEATABLE:
+            self._repeatable.append(_sum(x))
 
     def _forget_repeated(self) -> None:
         """Once a call is new again, those before it that could be repeated were."""
@@ -250,7 +269,10 @@ class RuntimeStats(Module):
 
     def _was_observed(self, x: Tensor) -> bool:
         """Whether `x` is the batch of one of the latest observing calls."""
-        return self.training and len(self._repeatable) > 0 and self.ranks.total(x).hex() in self._repeatable
+        if not (self.training and self._repeatable):
+            return False
+        *seen, this = self.ranks.totals(torch.stack([*self._repeatable, _sum(x)]))
+        return this in seen
 
     @torch.no_grad()
     def _average(self, statistic: Tensor, counts: Tensor) -> None:
@@ -264,11 +286,23 @@ class RuntimeStats(Module):
         """The value follows the average, until after the last batch learning begins."""
         self.value.copy_(torch.where(was_full, self.value, self.encode(self.read(self.average))))
         self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
-        if not torch.compiler.is_compiling() and self.phase == Phase.LEARNED:
+        if torch.compiler.is_compiling():
+            self._at_least = 0
+        else:
+            self._count_down()
+
+    def _count_down(self) -> None:
+        """Enter *learned* if that was the last batch to observe; where it can not have been, without a look."""
+        self._at_least -= 1
+        if self._at_least > 0 and not self.ranks.shared:  # other processes may have written to the buffers
+            return
+        self._at_least = self.collect_stats_steps - int(self.steps)
+        if int(self.phase_code) == Phase.LEARNED:
             self._phase, self._open = Phase.LEARNED, False
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
+        self._at_least = 0
         if not self.phase_code.is_meta:
             self._set_phase(Phase(int(self.phase_code)))
 
@@ -290,6 +324,11 @@ def _gathered(stats_impl: Statistic, running_impl: Running, scale_shape: tuple[i
             _OTHER_SHAPE.format(stats=stats, given=shape(stats_impl), running=running, known=shape(running_impl))
         )
     return shape(running_impl)
+
+
+def _sum(x: Tensor) -> Tensor:
+    """The sum of a batch, shape `()`, by which it is known again."""
+    return x.detach().sum(dtype=torch.float32)
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from brevq.function.fused import abs_max
+
 
 @torch.no_grad()
 def unit_power(largest: Tensor) -> Tensor:
@@ -37,5 +39,5 @@ def near_one(rows: Tensor) -> tuple[Tensor, Tensor]:
         >>> near_one(torch.tensor([6e30, 8e30]))[0].norm()
         tensor(0.9861)
     """
-    unit = unit_power(torch.linalg.vector_norm(rows.detach(), ord=math.inf, dim=-1, keepdim=True))
+    unit = unit_power(abs_max(rows.detach()).unsqueeze(-1))
     return rows * unit, unit
