@@ -1,5 +1,6 @@
 """Quantization to a number format, scaled: minifloats, and the elements of block formats."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,14 +8,18 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import called
-from brevq.core.formats import NumberFormat, cast_ste
+from brevq.core.formats import FloatFormat, IntFormat, NumberFormat, cast_ste
 from brevq.core.formats.floating import held
 from brevq.core.function_wrapper import RoundSte
 from brevq.core.quant.delay import DelayWrapper
 from brevq.core.quant.jit import compile_if_asked
-from brevq.core.scaling.floating import kept_bits, largest_number
+from brevq.core.scaling.floating import FloatScaling, kept_bits, largest_number
 from brevq.errors import ArgumentError
+from brevq.function.fused_float import Numbers, fake_quantize_float
 from brevq.function.ops_ste import round_ste, scalar_clamp_ste, straight_through, tensor_clamp
+
+#: Up to as many bits float32 holds every integer.
+_FLOAT32_BITS = 24
 
 
 class FloatQuant(Module):
@@ -77,6 +82,9 @@ class FloatQuant(Module):
         self.saturates: bool = getattr(float_format, "saturating", True)  # integers do
         self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or RoundSte(), "x")
         self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        usual = bit_width_impl is None and type(self.float_to_int_impl) is RoundSte and not quant_delay_steps
+        self.numbers = _numbers(float_format) if usual else None
+        self.covered = _covers(scaling_impl, float_scaling_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         own_bits = torch.tensor(float(float_format.bits)) if bit_width_impl is None else None
         self.register_buffer("bit_width", own_bits, persistent=False)
@@ -87,6 +95,8 @@ class FloatQuant(Module):
         scale = self.scaling_impl(x)
         if self.float_scaling_impl is not None:
             scale = scale / self.float_scaling_impl()
+        if self.numbers is not None:
+            return fake_quantize_float(x, scale, self.numbers, self.covered), scale, self.zero_point, self.bit_width
         if self.bit_width_impl is None:
             bit_width = self.bit_width
             y = cast_ste(self.float_format, x / scale, self.float_to_int_impl) * scale
@@ -119,3 +129,42 @@ def cut_ste(
     high = largest_number(float_format, bit_width).to(x.dtype)
     clipped = tensor_clamp(rounded, torch.clamp_min(-high, held(float_format.min, x.dtype)), high)
     return straight_through(clipped, float_format.settle(clipped.detach()))
+
+
+def _float_numbers(float_format: FloatFormat) -> Numbers | None:
+    """The numbers of a floating-point format; None where float32 does not hold them, or there is no zero among them."""
+    held_in_float32 = float_format.min_exponent >= -126 and float_format.max <= torch.finfo(torch.float32).max
+    if not held_in_float32 or (float_format.signed and not float_format.has_zero):
+        return None
+    beyond = math.inf if float_format.has_inf else math.nan
+    return Numbers(
+        float_format.min,
+        float_format.max,
+        float_format.mantissa_bits,
+        float_format.smallest_normal,
+        None if float_format.saturating else beyond,
+        float_format.has_negative_zero,
+    )
+
+
+def _int_numbers(int_format: IntFormat) -> Numbers | None:
+    """The numbers of an integer format; None where float32 does not hold them."""
+    if int_format.bits > _FLOAT32_BITS:
+        return None
+    return Numbers(int_format.min, int_format.max, int_format.fraction_bits, negative_zero=False)
+
+
+_NUMBERS_OF: dict[type, Callable[..., Numbers | None]] = {FloatFormat: _float_numbers, IntFormat: _int_numbers}
+
+
+def _numbers(number_format: NumberFormat) -> Numbers | None:
+    """The numbers of a format, as they are quantized to in few passes; None of a format that has others."""
+    numbers_of = _NUMBERS_OF.get(type(number_format))
+    return None if numbers_of is None else numbers_of(number_format)
+
+
+def _covers(scaling_impl: Module, float_scaling_impl: Module | None) -> bool:
+    """Whether a range that no value exceeds is put on the largest number of a format that is signed, and not cut."""
+    if type(float_scaling_impl) is not FloatScaling or float_scaling_impl.bit_width_impl is not None:
+        return False
+    return float_scaling_impl.float_format.signed and bool(getattr(scaling_impl, "covers", False))
