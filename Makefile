@@ -13,13 +13,14 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 # What `make bench` is told, such as ARGS="--quick --only GPT".
 ARGS ?=
 
-.PHONY: help quickstart test lint docs notebooks bench bench-peers clean
+.PHONY: help quickstart test lint docs linkcheck notebooks bench bench-peers clean
 
 help:
 	@echo "make quickstart   train and quantize a small network on real digits (under 3 minutes)"
 	@echo "make test         run all tests, examples and notebooks"
 	@echo "make lint         check style and types"
 	@echo "make docs         build the documentation"
+	@echo "make linkcheck    follow its links to other sites (needs the internet)"
 	@echo "make notebooks    run the notebooks again and keep their outputs"
 	@echo "make bench        measure speed and memory (ARGS=--quick for the table alone)"
 	@echo "make bench-peers  install what it compares with, once"
@@ -37,6 +38,9 @@ lint: $(STAMP)dev
 
 docs: $(STAMP)dev
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+linkcheck: $(STAMP)dev
+	$(BIN)/sphinx-build -b linkcheck docs docs/_build/linkcheck
 
 notebooks: $(STAMP)test
 	$(BIN)/python notebooks/execute.py

@@ -208,13 +208,18 @@ def _heading(text: str) -> str:
     return f"{text}\n{'-' * len(text)}\n"
 
 
+def _is_called(part: type) -> bool:
+    """Whether instances of a class are called, as modules and granularities are."""
+    return hasattr(part, "forward") or any("__call__" in vars(base) for base in part.__mro__)
+
+
 def _public(module: Any) -> Iterator[type]:
     """The components of a module: its classes, without protocols and bases."""
     names = getattr(module, "__all__", None) or sorted(vars(module))
     for name in names:
         part = getattr(module, name)
         own = inspect.isclass(part) and part.__module__.startswith(module.__name__)
-        if own and hasattr(part, "forward") and not inspect.isabstract(part):
+        if own and not inspect.isabstract(part) and not getattr(part, "_is_protocol", False) and _is_called(part):
             yield part
 
 
