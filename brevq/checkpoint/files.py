@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from brevq.checkpoint.error import CheckpointError
 from brevq.checkpoint.recipes import quantize, recipes
 from brevq.checkpoint.state import load_state
-from brevq.inject.text.document import ALLOWED
 
 #: Version of the format of files.
 VERSION = 1
@@ -53,8 +52,8 @@ def save(model: nn.Module, file: Any) -> None:
         file: the file's path, or, but for safetensors, something to write to.
 
     Raises:
-        CheckpointError: a recipe or the class of a layer can not be imported; or safetensors is asked for, and is not
-            installed, or the state has something else than tensors.
+        CheckpointError: a recipe or the class of a layer can not be imported; the model is frozen; or safetensors is
+            asked for, and is not installed, or the state has something else than tensors.
 
     Examples:
         >>> import io
@@ -74,7 +73,12 @@ def save(model: nn.Module, file: Any) -> None:
 
 
 def load(
-    file: Any, model: nn.Module, *, allowed: Iterable[str] = ALLOWED, assign: bool = False, map_location: Any = "cpu"
+    file: Any,
+    model: nn.Module,
+    *,
+    allowed: Iterable[str] | None = None,
+    assign: bool = False,
+    map_location: Any = "cpu",
 ) -> nn.Module:
     """Quantize a float network as the one in a file was, in place, and load its state, strictly.
 
@@ -83,7 +87,8 @@ def load(
     Args:
         file: what `save` wrote.
         model: a network of the architecture of the one that was saved, as `brevq.checkpoint.quantize` takes it.
-        allowed: packages and modules that may be imported from. Default: ``("brevq", "injectors")``.
+        allowed: packages and modules that may be imported from. Default: None, for ``brevq``, ``injectors`` and the
+            packages of installed libraries of recipes.
         assign: whether the tensors of the file become those of the model, as a model on the meta device needs it.
             Default: False, which copies them to where the model is.
         map_location: the device to read tensors to. Default: the CPU.

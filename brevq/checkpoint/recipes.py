@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 from torch import nn
 
-from brevq.checkpoint.error import listed
+from brevq.checkpoint.error import CheckpointError, listed
 from brevq.errors import RecipeError
 from brevq.inject import dump, load
+from brevq.inject.installed import packages
 from brevq.inject.near import did_you_mean
-from brevq.inject.text.document import ALLOWED
 from brevq.inject.text.faulty import Faulty, exactly
 from brevq.inject.text.paths import fetch, path_of
 from brevq.nn.arguments import parameter_names
@@ -26,6 +26,10 @@ _NO_PATH = (
 _PARAMETRIZED = (
     "{where} is parametrized, and its class is made at run time: call "
     "torch.nn.utils.parametrize.remove_parametrizations before, and parametrize it again after"
+)
+_FROZEN = (
+    "The model is frozen: call brevq.unfreeze(model) before, or save model.state_dict(), which brevq.frozen.load_state "
+    "reads"
 )
 _ABSENT = "The model has no `{path}`.{hint}"
 _NO_LAYER = "{where} is said to be a {kind}, which takes no recipes."
@@ -57,8 +61,8 @@ def recipes(model: nn.Module) -> dict[str, Any]:
         model: a network.
 
     Raises:
-        CheckpointError: a layer's class, or something that its recipes declare, can not be imported, or a layer is
-            parametrized. All of these are listed.
+        CheckpointError: the model is frozen; or a layer's class, or something that its recipes declare, can not be
+            imported, or a layer is parametrized. All of these are listed.
 
     Examples:
         >>> from brevq.nn import QuantLinear
@@ -69,10 +73,17 @@ def recipes(model: nn.Module) -> dict[str, Any]:
     known: dict[int, str] = {}
     faults: list[str] = []
     layers = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, QuantModule)]
+    if any(_is_frozen(layer) for _, layer in layers):
+        raise CheckpointError(_FROZEN)
     described = {path: _described(path, layer, known, faults) for path, layer in layers}
     if faults:
         raise listed("The recipes can not be written:", faults)
     return described
+
+
+def _is_frozen(layer: QuantModule) -> bool:
+    """Whether a layer's class is one that freezing made: it has no path, and its layers know what they were."""
+    return hasattr(layer, "frozen") and path_of(type(layer)) is None
 
 
 def _described(path: str, layer: QuantModule, known: dict[int, str], faults: list[str]) -> dict[str, Any]:
@@ -115,7 +126,7 @@ def _one(quantizer: Any) -> Any:
     return quantizer
 
 
-def quantize(model: nn.Module, recipes: Mapping[str, Any], allowed: Iterable[str] = ALLOWED) -> nn.Module:
+def quantize(model: nn.Module, recipes: Mapping[str, Any], allowed: Iterable[str] | None = None) -> nn.Module:
     """A float network with the recipes of a quantized one, in place.
 
     Each layer that is named becomes the quantized twin that it was, and stays the same object: its parameters, which
@@ -125,7 +136,8 @@ def quantize(model: nn.Module, recipes: Mapping[str, Any], allowed: Iterable[str
         model: a network of the architecture that the recipes were taken from, with the twins of `torch.nn` in the
             place of quantized layers. Layers without a twin, such as `QuantEltwiseAdd`, it has already.
         recipes: what `brevq.checkpoint.recipes` returned, read from JSON or not.
-        allowed: packages and modules that layers and recipes may be imported from. Default: ``("brevq", "injectors")``.
+        allowed: packages and modules that layers and recipes may be imported from. Default: None, for ``brevq``,
+            ``injectors`` and the packages of installed libraries of recipes.
 
     Returns:
         `model`.
@@ -143,9 +155,9 @@ def quantize(model: nn.Module, recipes: Mapping[str, Any], allowed: Iterable[str
         ('QuantLinear', 3)
     """
     faults: list[str] = []
-    packages = tuple(allowed)
+    trusted = packages() if allowed is None else tuple(allowed)
     layers = dict(model.named_modules())
-    read = {path: _read(path, about, layers, packages, faults) for path, about in recipes.items()}
+    read = {path: _read(path, about, layers, trusted, faults) for path, about in recipes.items()}
     if faults:
         raise listed("The model can not be quantized:", faults)
     for path, about in read.items():

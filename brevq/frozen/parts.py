@@ -75,7 +75,7 @@ def _(layer: QuantLayer, settled: Collection[Quantizer]) -> list[Part]:
 @parts.register
 def _(layer: QuantInProjections, settled: Collection[Quantizer]) -> list[Part]:
     bias = _part(layer, "in_proj_bias", "bias_quant", layer.quant_bias, settled)
-    if layer.in_proj_weight is not None:
+    if not layer.separate:
         return [*_part(layer, "in_proj_weight", "weight_quant", layer.quant_weight, settled), *bias]
     names = {
         "q_proj_weight": "weight_quant",

@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 
-from brevq.drawing import escape
 from brevq.inject.faults import label
 from brevq.inject.pages import check_recipe
 from brevq.inject.plan import plan_of
@@ -52,6 +51,8 @@ class Diff:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        from brevq.drawing import escape  # noqa: PLC0415  # pages load when there is one to write
+
         if not self.rows:
             return escape(str(self))
         head, *rows = self._cells()

@@ -17,7 +17,6 @@ from brevq.inject import resolve
 from brevq.inject._package import PackageInjector
 from brevq.inject.analyse import short
 from brevq.inject.near import did_you_mean
-from brevq.inject.show import page_of
 
 # What Python itself puts into the body of a class, in one version or another, and what says nothing about parts.
 _PYTHONS_OWN = frozenset(
@@ -203,6 +202,8 @@ class InjectorMeta(type(PackageInjector)):  # type: ignore[misc]  # the package 
         return f"<recipe {cls.__module__}.{cls.__qualname__}>"
 
     def _repr_html_(cls) -> str:
+        from brevq.inject.show import page_of  # noqa: PLC0415  # pictures load when there is one to draw
+
         return page_of(cls)
 
     def __enter__(cls) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from brevq.drawing import Drawing, Row, escape, wiring_tree
 from brevq.errors import ArgumentTypeError
 from brevq.inject.analyse import ROOT, analyse, short
 from brevq.inject.faults import label
 from brevq.inject.pages import check_recipe
 from brevq.inject.plan import Node, Plan, plan_of
 from brevq.inject.resolve import check_for
+
+if TYPE_CHECKING:
+    from brevq.drawing import Drawing
 
 
 @attrs.frozen
@@ -51,6 +53,8 @@ class Wiring:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        from brevq.drawing import escape  # noqa: PLC0415  # pages load when there is one to write
+
         rows = [
             f'<tr><td style="text-align:left;padding-left:{0.5 + 1.5 * line.depth}em"><code>{escape(line.name)}</code>'
             f'</td><td style="text-align:left"><code>{escape(line.content)}</code></td>'
@@ -64,6 +68,8 @@ class Wiring:
 
     def drawn(self) -> Drawing:
         """The wiring tree as a picture."""
+        from brevq.drawing import Row, wiring_tree  # noqa: PLC0415  # pictures load when there is one to draw
+
         rows = [Row(line.depth, line.name, line.content, line.origin, line.kind, line.replaces) for line in self.lines]
         return wiring_tree(self.recipe, rows, self.supplied)
 

@@ -42,9 +42,14 @@ class QuantInProjections(QuantLayer):
     value_input_quant: Quantizer | None
 
     @property
+    def separate(self) -> bool:
+        """Whether the weights of the in-projections are three. Torch's flag tells it without reading a weight."""
+        return not self.__dict__["_qkv_same_embed_dim"]
+
+    @property
     def weight(self) -> Any:
         """The weight of the in-projections, or that of the query's where they are separate."""
-        return self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
+        return self.q_proj_weight if self.separate else self.in_proj_weight
 
     @property
     def bias(self) -> Any:
@@ -65,7 +70,7 @@ class QuantInProjections(QuantLayer):
             argument: one of `quants`, or `key_weight_quant` or `value_weight_quant`.
         """
         supplied = super().supplied_to(argument)
-        if argument in _SEPARATE and self.in_proj_weight is None:
+        if argument in _SEPARATE and self.separate:
             shape = tuple(getattr(self, _SEPARATE[argument]).shape)
             return {**supplied, "tensor_shape": shape, "channel_axis": self.channel_axis}
         return supplied
@@ -99,7 +104,7 @@ class QuantInProjections(QuantLayer):
 
     def _counts(self, query: Any, key: Any, value: Any) -> list[int]:
         """How many of the three projections each product makes: all of one input, where the weight is one."""
-        if self.in_proj_weight is None or key is not value:
+        if self.separate or key is not value:
             return [1, 1, 1]
         return [3] if query is key else [1, 2]
 
@@ -110,7 +115,7 @@ class QuantInProjections(QuantLayer):
         self, inputs: Sequence[Any], counts: Sequence[int], called: Callable[[Quantizer], Callable[..., QuantTensor]]
     ) -> Sequence[Any]:
         """The weight of each product, quantized where it has a quantizer, to suit its input where that asks for it."""
-        if self.in_proj_weight is None:
+        if self.separate:
             return [self._separate_weight(argument, x, called) for argument, x in zip(_SEPARATE, inputs, strict=True)]
         rows, quantizer = self._rows(counts), self.weight_quant
         if quantizer is None or not quantizer.needs_input:
@@ -132,7 +137,7 @@ class QuantInProjections(QuantLayer):
     def _like_the_query(self, argument: str) -> Quantizer | None:
         """A quantizer for another in-projection, of the recipe of the query's; none where they are one weight."""
         quantizer = self.weight_quant
-        if quantizer is None or self.in_proj_weight is not None:
+        if quantizer is None or not self.separate:
             return None
         return Quantizer(quantizer.recipe, self.supplied_to(argument))
 
@@ -142,7 +147,7 @@ class QuantInProjections(QuantLayer):
         Raises:
             ArgumentError: the layer has float weights, or the input's bit width is needed and not known.
         """
-        if self.in_proj_weight is not None:
+        if not self.separate:
             packed: tuple[QuantTensor, QuantTensor, QuantTensor] = self.quant_weight().chunk(3)
             return packed
         self.quant_weight()
@@ -196,7 +201,7 @@ class QuantInProjections(QuantLayer):
         """Weights that come without the state of their quantizer are a float network's: learned ranges start again."""
         known = any(key.startswith(prefix + "weight_quant.") for key in state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        parameters = _SEPARATE if self.in_proj_weight is None else {"weight_quant": "in_proj_weight"}
+        parameters = _SEPARATE if self.separate else {"weight_quant": "in_proj_weight"}
         for argument, name in parameters.items():
             quantizer, weight = getattr(self, argument), state_dict.get(prefix + name)
             if quantizer is not None and not known and weight is not None and weight.shape == getattr(self, name).shape:

@@ -26,7 +26,7 @@ _MARGIN = 0.02  # of the width of the axes
 _NO_WEIGHT = "{layer} has no quantized weight: give a layer with a `weight_quant`"
 _NO_ACTIVATION = "{model} has no quantizer of activations: give a layer or a model that has one"
 _WHICH = "`at` must say which activation to show: {names}"
-_NONE_SUCH = "`at` (={at!r}) is no {what}, which are {names}.{near}"
+_NONE_SUCH = "`{argument}` (={name!r}) is no {what}, which are {names}.{near}"
 _NOT_REACHED = "the batch did not reach `{at}`: the model does not call it"
 
 
@@ -220,8 +220,8 @@ def _known(argument: str, name: str, names: Mapping[str, Any], what: str) -> str
     """A name that is among those that there are."""
     if name not in names:
         listed = ", ".join(map(repr, names)) or "none"
-        text = _NONE_SUCH.format(at=name, what=what, names=listed, near=did_you_mean(name, names))
-        raise ArgumentError(text.replace("`at`", f"`{argument}`", 1))
+        near = did_you_mean(name, names)
+        raise ArgumentError(_NONE_SUCH.format(argument=argument, name=name, what=what, names=listed, near=near))
     return name
 
 

@@ -202,6 +202,30 @@ def test_allowed_packages(tmp_path):
     )
 
 
+def test_packages_of_installed_libraries(distribution, tmp_path):
+    """What installed libraries have is allowed, unless the packages are given."""
+    source = """
+from brevq.nn import QuantLinear
+from injectors import Int8WeightPerTensor
+
+class Scaled(QuantLinear):
+    pass
+
+class Int3Weight(Int8WeightPerTensor):
+    bit_width = 3
+"""
+    distribution("acme-quant", {"acme": "acme.recipes"}, {"acme/__init__.py": "", "acme/recipes.py": source})
+    from acme.recipes import Int3Weight, Scaled  # noqa: PLC0415  # it is installed now
+
+    layer = Scaled(4, 2, weight_quant=Int3Weight)
+    save(layer, tmp_path / "a.pt")
+    loaded = load(tmp_path / "a.pt", nn.Linear(4, 2))
+    assert (Scaled, Int3Weight) == (type(loaded), loaded.weight_quant.recipe)
+    assert torch.equal(layer.quant_weight().value, loaded.quant_weight().value)
+    with pytest.raises(CheckpointError, match=r"is of `acme`, which is not allowed: allowed are brevq, injectors\."):
+        load(tmp_path / "a.pt", nn.Linear(4, 2), allowed=("brevq", "injectors"))
+
+
 def test_states_do_not_need_the_file_functions():
     """The state of a file is one that `load_state` takes."""
     network = quantized_network()

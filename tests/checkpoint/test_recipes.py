@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import brevq
 import injectors
 from brevq.checkpoint import CheckpointError, load_state, quantize, recipes
 from brevq.inject import fingerprint
@@ -286,6 +287,21 @@ def test_what_can_not_be_written():
         "torch.nn.utils.parametrize.remove_parametrizations before, and parametrize it again after\n"
         "- `2.act_quant`: Can not write"
     )
+
+
+def test_frozen_models_are_not_written():
+    """A frozen model is refused, once for all of its layers, with the ways to write it; thawed it is written again."""
+    network = nn.Sequential(QuantLinear(4, 4), QuantReLU(), QuantLinear(4, 2)).train()
+    network(torch.ones(1, 4))
+    described = recipes(network)
+    brevq.freeze(network.eval())
+    with pytest.raises(CheckpointError) as error:
+        recipes(network)
+    assert str(error.value) == (
+        "The model is frozen: call brevq.unfreeze(model) before, or save model.state_dict(), which "
+        "brevq.frozen.load_state reads"
+    )
+    assert described == recipes(brevq.unfreeze(network))
 
 
 def test_parametrized_layers_are_not_quantized():

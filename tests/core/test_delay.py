@@ -5,17 +5,19 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from brevq.core.bit_width import BitWidthConst
+from brevq.core.formats.catalogue import FP4_E2M1
 from brevq.core.function_wrapper import RoundSte
 from brevq.core.quant import (
     BinaryQuant,
     ClampedBinaryQuant,
     DecoupledIntQuant,
     DelayWrapper,
+    FloatQuant,
     IntQuant,
     TernaryQuant,
     TruncIntQuant,
 )
-from brevq.core.scaling import ConstScaling
+from brevq.core.scaling import ConstScaling, FloatScaling
 from brevq.errors import ArgumentError, ArgumentTypeError
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
@@ -57,6 +59,11 @@ CASES = {
         lambda m: m(SCALE, ZERO, 2 * SCALE, ZERO, BITS, X),
         [0.5, -1.5],
     ),
+    "FloatQuant": (
+        lambda steps: FloatQuant(FP4_E2M1, ConstScaling(3.0), FloatScaling(FP4_E2M1), quant_delay_steps=steps),
+        lambda m: m(X),
+        [0.25, -0.75],
+    ),
     "TruncIntQuant": (
         lambda steps: TruncIntQuant(RoundSte(), BitWidthConst(3), quant_delay_steps=steps),
         lambda m: m(X, SCALE, ZERO, BITS, torch.tensor(True)),
@@ -76,12 +83,13 @@ def test_training_is_delayed(case):
 @pytest.mark.parametrize("steps", [0, None])
 @pytest.mark.parametrize("case", CASES)
 def test_no_delay_is_no_state(case, steps):
-    """Without a delay the first step is quantized, and a checkpoint holds nothing."""
+    """Without a delay the first step is quantized, a checkpoint holds nothing, and no part is there for it."""
     if steps is None and case not in ("DelayWrapper", "TernaryQuant"):
         steps = 0  # None is a value for these two alone
     create, call, quantized = CASES[case]
     module = create(steps)
     assert (quantized, {}) == (_first(call(module)), dict(module.state_dict()))
+    assert [] == [part for part in module.children() if isinstance(part, DelayWrapper)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -137,6 +145,8 @@ REFUSALS = [
     (-1, ArgumentError, "`quant_delay_steps` (=-1) must be a whole number of steps, 0 or more"),
     (1.5, ArgumentTypeError, "`quant_delay_steps` (=1.5) must be a whole number of steps, 0 or more, not float"),
     (True, ArgumentTypeError, "`quant_delay_steps` (=True) must be a whole number of steps, 0 or more, not bool"),
+    (False, ArgumentTypeError, "`quant_delay_steps` (=False) must be a whole number of steps, 0 or more, not bool"),
+    (0.0, ArgumentTypeError, "`quant_delay_steps` (=0.0) must be a whole number of steps, 0 or more, not float"),
 ]
 
 

@@ -346,6 +346,26 @@ def test_attention(sizes):
     assert equal_states(before, state_of(brevq.unfreeze(model)))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, ["in_proj_weight", "in_proj_bias"]),
+        ({"kdim": 12, "vdim": 16}, ["q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias"]),
+    ],
+)
+def test_attention_decodes_once(monkeypatch, sizes, expected):
+    """Each in-projection is decoded once in a forward, by whatever ways the layer asks for it."""
+    model = QuantMultiheadAttention(8, 2, bias_quant=Int32Bias, input_quant=Int8ActPerTensor, **sizes)
+    inputs = (torch.randn(3, 2, 8), torch.randn(5, 2, sizes.get("kdim", 8)), torch.randn(5, 2, sizes.get("vdim", 8)))
+    ready(model, *inputs)
+    brevq.freeze(model)
+    names = {id(tensor): name for name, tensor in model.frozen.tensors.items()}
+    decoded, value = [], FrozenTensor.value
+    monkeypatch.setattr(FrozenTensor, "value", lambda tensor: decoded.append(names.get(id(tensor))) or value(tensor))
+    model(*inputs)
+    assert sorted(expected) == sorted(name for name in decoded if name is not None)
+
+
 def test_transformer():
     """A layer of torch's transformer with quantized parts is frozen as a whole, and takes no shortcut."""
     model = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)

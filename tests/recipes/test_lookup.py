@@ -105,9 +105,7 @@ def test_library(acme):
 
 def test_all_decides(acme):
     """With `__all__` a library has what that names, also what it has imported."""
-    acme(
-        source="from injectors import Int8Bias, Int8ActPerTensor as Eight\nV = 1\n__all__ = ['Eight', 'V']"
-    )
+    acme(source="from injectors import Int8Bias, Int8ActPerTensor as Eight\nV = 1\n__all__ = ['Eight', 'V']")
     assert ["Eight"] == names("acme")
     assert injectors.Int8ActPerTensor is recipes.get("Eight")
 

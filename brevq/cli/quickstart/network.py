@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import nn
 
 from brevq.nn import QuantConv2d, QuantLinear, QuantReLU
+from brevq.overview import Record, summary
 from injectors import Uint8ActPerTensor
-
-_FLOAT_BYTES = 4
-_QUANTIZED = (QuantConv2d, QuantLinear)
 
 
 def float_network() -> nn.Sequential:
@@ -78,14 +75,14 @@ def weight_bits(network: nn.Module) -> int:
         >>> weight_bits(float_network())
         32
     """
-    return max(_layer_bits(layer) for layer in _weighted(network))
+    return max(record.bits or 0 for record in _weights(network))
 
 
 def weight_bytes(network: nn.Module) -> int:
     """What the weights of all convolutions and linear layers take when packed to their bits, scales included.
 
-    Each layer is rounded up to bytes, and a quantized one takes 4 bytes more for each of its scales. Biases and
-    normalisation stay float and do not count.
+    They are counted as `brevq.summary` counts them: each layer is rounded up to bytes, and a quantized one takes 4
+    bytes more for each of its scales. Biases and normalisation stay float and do not count.
 
     Args:
         network: a float or quantized network.
@@ -95,19 +92,13 @@ def weight_bytes(network: nn.Module) -> int:
         >>> weight_bytes(nn.Linear(8, 2)), weight_bytes(QuantLinear(8, 2, weight_quant=Int4WeightPerChannel))
         (64, 16)
     """
-    return sum(
-        math.ceil(layer.weight.numel() * _layer_bits(layer) / 8) + _FLOAT_BYTES * _layer_scales(layer)
-        for layer in _weighted(network)
-    )
+    return sum(record.bytes for record in _weights(network))
 
 
-def _weighted(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    return [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-
-
-def _layer_bits(layer: nn.Conv2d | nn.Linear) -> int:
-    return int(layer.quant_weight().bit_width) if isinstance(layer, _QUANTIZED) else 8 * _FLOAT_BYTES
-
-
-def _layer_scales(layer: nn.Conv2d | nn.Linear) -> int:
-    return layer.quant_weight().scale.numel() if isinstance(layer, _QUANTIZED) else 0
+def _weights(network: nn.Module) -> list[Record]:
+    """The weights of all convolutions and linear layers; normalisation has some, too."""
+    return [
+        record
+        for record in summary(network).records
+        if record.tensor == "weight" and isinstance(network.get_submodule(record.layer), (nn.Conv2d, nn.Linear))
+    ]

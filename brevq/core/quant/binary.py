@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import called
-from brevq.core.function_wrapper import TensorClamp
-from brevq.core.quant.delay import DelayWrapper
+from brevq.core.function_wrapper import TensorClamp, usual
+from brevq.core.quant.delay import delay_of
 from brevq.core.quant.jit import compile_if_asked
 from brevq.errors import ArgumentError
 from brevq.function.ops_ste import binary_sign_ste
@@ -47,7 +47,7 @@ class BinaryQuant(Module):
         super().__init__()
         _check_signed(signed)
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        self.delay_wrapper = delay_of(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", torch.tensor(1.0), persistent=False)
         compile_if_asked(self)
@@ -56,7 +56,8 @@ class BinaryQuant(Module):
         """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width."""
         scale = self.scaling_impl(x)
         y = binary_sign_ste(x) * scale
-        y = self.delay_wrapper(x, y)
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
         return y, scale, self.zero_point, self.bit_width
 
 
@@ -99,9 +100,9 @@ class ClampedBinaryQuant(Module):
         super().__init__()
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.tensor_clamp_impl = called(
-            "tensor_clamp_impl", tensor_clamp_impl or TensorClamp(), "x", "min_val", "max_val"
+            "tensor_clamp_impl", tensor_clamp_impl or usual(TensorClamp), "x", "min_val", "max_val"
         )
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        self.delay_wrapper = delay_of(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", torch.tensor(1.0), persistent=False)
         compile_if_asked(self)
@@ -111,7 +112,8 @@ class ClampedBinaryQuant(Module):
         scale = self.scaling_impl(x)
         clamped = self.tensor_clamp_impl(x, -scale, scale)
         y = binary_sign_ste(clamped) * scale
-        y = self.delay_wrapper(x, y)
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
         return y, scale, self.zero_point, self.bit_width
 
 

@@ -20,10 +20,16 @@ def delay_of(quant_delay_steps: int | None) -> "DelayWrapper | None":
         ArgumentTypeError: it is not an integer.
 
     Examples:
-        >>> delay_of(0), delay_of(300)
-        (None, DelayWrapper())
+        >>> delay_of(0), delay_of(None), delay_of(300)
+        (None, None, DelayWrapper())
     """
-    return DelayWrapper(quant_delay_steps) if quant_delay_steps != 0 else None
+    steps = _steps(quant_delay_steps)
+    return DelayWrapper(steps) if steps else None
+
+
+def _steps(quant_delay_steps: int | None) -> int:
+    """The number of steps, where it is one."""
+    return 0 if quant_delay_steps is None else count("quant_delay_steps", quant_delay_steps)
 
 
 class DelayWrapper(Module):
@@ -51,7 +57,7 @@ class DelayWrapper(Module):
 
     def __init__(self, quant_delay_steps: int | None) -> None:
         super().__init__()
-        steps = 0 if quant_delay_steps is None else count("quant_delay_steps", quant_delay_steps)
+        steps = _steps(quant_delay_steps)
         self.register_buffer("steps_left", torch.tensor(steps) if steps else None)
         self._was_delayed: Tensor | None = None
 

@@ -10,8 +10,8 @@ from torch.nn import Module
 from brevq.core.checks import called
 from brevq.core.formats import FloatFormat, IntFormat, NumberFormat, cast_ste
 from brevq.core.formats.floating import held
-from brevq.core.function_wrapper import RoundSte
-from brevq.core.quant.delay import DelayWrapper
+from brevq.core.function_wrapper import RoundSte, usual
+from brevq.core.quant.delay import delay_of
 from brevq.core.quant.jit import compile_if_asked
 from brevq.core.scaling.floating import FloatScaling, kept_bits, largest_number
 from brevq.errors import ArgumentError
@@ -80,10 +80,10 @@ class FloatQuant(Module):
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.float_scaling_impl = called("float_scaling_impl", float_scaling_impl)
         self.saturates: bool = getattr(float_format, "saturating", True)  # integers do
-        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or RoundSte(), "x")
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
-        usual = bit_width_impl is None and type(self.float_to_int_impl) is RoundSte and not quant_delay_steps
-        self.numbers = _numbers(float_format) if usual else None
+        self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or usual(RoundSte), "x")
+        self.delay_wrapper = delay_of(quant_delay_steps)
+        rounds_to_nearest = bit_width_impl is None and type(self.float_to_int_impl) is RoundSte
+        self.numbers = _numbers(float_format) if rounds_to_nearest and self.delay_wrapper is None else None
         self.covered = _covers(scaling_impl, float_scaling_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         own_bits = torch.tensor(float(float_format.bits)) if bit_width_impl is None else None
@@ -105,7 +105,9 @@ class FloatQuant(Module):
             y = cut_ste(self.float_format, bit_width, x / scale, self.float_to_int_impl) * scale
         if self.saturates:
             y = scalar_clamp_ste(y, -torch.finfo(y.dtype).max, torch.finfo(y.dtype).max)
-        return self.delay_wrapper(x, y), scale, self.zero_point, bit_width
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
+        return y, scale, self.zero_point, bit_width
 
 
 def cut_ste(

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from brevq.core.checks import between, called
-from brevq.core.quant.delay import DelayWrapper
+from brevq.core.quant.delay import delay_of
 from brevq.core.quant.jit import compile_if_asked
 from brevq.function.ops_ste import ternary_sign_ste
 
@@ -46,7 +46,7 @@ class TernaryQuant(Module):
         super().__init__()
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.threshold = between("threshold", threshold, 0, 1)
-        self.delay_wrapper = DelayWrapper(quant_delay_steps)
+        self.delay_wrapper = delay_of(quant_delay_steps)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", torch.tensor(2.0), persistent=False)
         compile_if_asked(self)
@@ -56,5 +56,6 @@ class TernaryQuant(Module):
         scale = self.scaling_impl(x)
         mask = (x.abs() > self.threshold * scale) | torch.isnan(x)
         y = mask * ternary_sign_ste(x) * scale
-        y = self.delay_wrapper(x, y)
+        if self.delay_wrapper is not None:
+            y = self.delay_wrapper(x, y)
         return y, scale, self.zero_point, self.bit_width

@@ -10,14 +10,11 @@ from typing import Any
 
 from brevq.errors import ArgumentTypeError
 from brevq.inject.analyse import short
-from brevq.inject.installed import OURS, packages
+from brevq.inject.installed import packages
 from brevq.inject.pages import check_recipe
 from brevq.inject.text.canonical import VERSION, hash_of
 from brevq.inject.text.faulty import Faulty, each, exactly, report
 from brevq.inject.text.values import read_recipe, write_recipe
-
-#: The packages that come with brevq.
-ALLOWED = OURS
 
 _FIELDS = ("brevq_recipe", "base", "overrides", "fingerprint")
 _VERSION = (
