@@ -18,7 +18,8 @@ Way: TypeAlias = Callable[[Callable[[], Module], Module], Module]
 
 def _by_state_dict(create: Callable[[], Module], module: Module) -> Module:
     fresh = create()
-    fresh.load_state_dict(module.state_dict())
+    if isinstance(module, Module):  # what is none has no state
+        fresh.load_state_dict(module.state_dict())
     return fresh
 
 
@@ -41,7 +42,10 @@ def _by_file(create: Callable[[], Module], module: Module) -> Module:
 
 def _compiled(create: Callable[[], Module], module: Module) -> Any:
     torch.compiler.reset()
-    return torch.compile(copy.deepcopy(module), backend="eager", fullgraph=True)
+    copied = copy.deepcopy(module)
+    if isinstance(module, Module):
+        return torch.compile(copied, backend="eager", fullgraph=True)
+    return torch.compile(copied.__call__, backend="eager", fullgraph=True)
 
 
 #: The ways, by name: functions of a constructor and of what it made, that return what must act like the latter.
@@ -80,7 +84,8 @@ def outcome(module: Module, *inputs: Tensor) -> tuple[list[Any], list[Any]]:
     leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
     result = module(*leaves)
     results = [y for y in (result if isinstance(result, tuple) else (result,)) if y is not None]
-    wanted = [x for x in (*leaves, *module.parameters()) if x.requires_grad]
+    parameters = module.parameters() if isinstance(module, Module) else ()
+    wanted = [x for x in (*leaves, *parameters) if x.requires_grad]
     places = [torch.arange(1, y.numel() + 1, device=y.device).reshape(y.shape) for y in results]
     total = sum((y * place).sum() for y, place in zip(results, places, strict=True))
     differentiable = isinstance(total, Tensor) and total.requires_grad

@@ -93,7 +93,10 @@ def _holding(rows: Tensor, number: int, extreme: Callable[[Tensor], Tensor]) -> 
         number: how many extremes are asked for.
         extreme: how far out the values of a block, shape `(..., blocks, size)`, reach; NaN counts as furthest.
     """
-    few: Tensor = rows.gather(-1, _places(rows, number, extreme))
+    places = _places(rows, number, extreme)
+    if rows.dim() == 1:
+        return rows.index_select(0, places)
+    few: Tensor = rows.gather(-1, places)
     return few
 
 

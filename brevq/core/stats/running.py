@@ -40,7 +40,7 @@ class Running(Protocol):
         """
 
 
-class MovingAverage(Module):
+class MovingAverage:
     """An exponential average: ``(1 - momentum) * average + momentum * statistic``, beginning with the first batch.
 
     Args:
@@ -56,16 +56,15 @@ class MovingAverage(Module):
     """
 
     def __init__(self, scaling_stats_momentum: float = 0.1) -> None:
-        super().__init__()
         self.momentum = between("scaling_stats_momentum", scaling_stats_momentum, 0, 1)
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         """The average after a batch, all of one shape; `steps` batches came before it."""
         moved = (1 - self.momentum) * average + self.momentum * statistic
         return torch.where(steps == 0, statistic, moved)
 
 
-class TrueAverage(Module):
+class TrueAverage:
     """The mean of all batches, each with the same weight: ``average + (statistic - average) / (steps + 1)``.
 
     Examples:
@@ -73,12 +72,12 @@ class TrueAverage(Module):
         tensor(3.)
     """
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         """The mean after a batch, all of one shape; `steps` batches came before it."""
         return average + (statistic - average) / (steps + 1)
 
 
-class RunningMax(Module):
+class RunningMax:
     """The statistic of largest magnitude of all batches: the largest maximum, or the lowest negative minimum.
 
     Examples:
@@ -86,7 +85,7 @@ class RunningMax(Module):
         tensor([ 3., -5.])
     """
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         """The largest after a batch, all of one shape; `steps` batches came before it."""
         return torch.where(statistic.abs() > average.abs(), statistic, average)
 
@@ -132,7 +131,7 @@ class AbsHistogram(Module):
         return (*scale_shape, self.histogram_bins + 1)
 
 
-class RunningPercentile(Module):
+class RunningPercentile:
     """A percentile of the absolute values of all batches, from the sum of their histograms.
 
     Batches are those of `AbsHistogram`; their sum is the histogram of all values, whatever their order and their
@@ -157,7 +156,6 @@ class RunningPercentile(Module):
     """
 
     def __init__(self, high_percentile_q: float = 99.999, histogram_bins: int = 2048) -> None:
-        super().__init__()
         self.high_percentile_q = between("high_percentile_q", positive("high_percentile_q", high_percentile_q), 0, 100)
         self.histogram_bins = at_least_one("histogram_bins", histogram_bins)
 
@@ -172,7 +170,7 @@ class RunningPercentile(Module):
         below = (counts.cumsum(dim=-1) < k).sum(dim=-1)
         return (below + 1).clamp_max(self.histogram_bins) / self.histogram_bins * end
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         """The histogram after a batch; `steps` batches came before it."""
         if statistic.shape[-1:] != (self.histogram_bins + 1,):
             raise ArgumentError(_OTHER_BINS.format(known=self.histogram_bins, given=f"shape {tuple(statistic.shape)}"))
@@ -213,7 +211,7 @@ class TwoSided(Module):
         return (2, *of_side(scale_shape))
 
 
-class RunningInterval(Module):
+class RunningInterval:
     """An interval around zero, whose sides are gathered over all batches, each by itself.
 
     Of ranges, `read` gives the width; `RuntimeStatsZeroPoint` reads the lower end. So both belong to one interval,
@@ -237,7 +235,6 @@ class RunningInterval(Module):
     """
 
     def __init__(self, side_running_impl: Running) -> None:
-        super().__init__()
         self.sides = _Sides(called("side_running_impl", side_running_impl, "average", "statistic", "steps"))
         self.lowest = _LowerEnd(self.sides)
 
@@ -252,17 +249,16 @@ class RunningInterval(Module):
         width: Tensor = low * fits + high * fits
         return width
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         """The sides after a batch, all of one shape; `steps` batches came before it."""
         sides: Tensor = self.sides(average, statistic, steps)
         return sides
 
 
-class _LowerEnd(Module):
+class _LowerEnd:
     """The lower end of an interval whose sides are gathered."""
 
     def __init__(self, sides: _Sides) -> None:
-        super().__init__()
         self.sides = sides
 
     def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -273,16 +269,15 @@ class _LowerEnd(Module):
         lowest: Tensor = -low * fitting(low, high)
         return lowest
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         sides: Tensor = self.sides(average, statistic, steps)
         return sides
 
 
-class _Sides(Module):
+class _Sides:
     """Both sides of an interval, gathered by one component that takes any leading dimensions."""
 
     def __init__(self, running_impl: Running) -> None:
-        super().__init__()
         self.running_impl = running_impl
 
     def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -293,7 +288,7 @@ class _Sides(Module):
         read: Callable[[Tensor], Tensor] | None = getattr(self.running_impl, "read", None)
         return average if read is None else read(average)
 
-    def forward(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
+    def __call__(self, average: Tensor, statistic: Tensor, steps: Tensor) -> Tensor:
         return self.running_impl(average, statistic, steps)
 
 

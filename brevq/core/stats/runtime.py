@@ -75,6 +75,22 @@ class RuntimeStats(Module):
     average: Tensor
     steps: Tensor
     phase_code: Tensor
+    collect_stats_steps: int
+    calibrating: bool
+    ranks: Ranks
+    calibration_ranks: Ranks
+    encode: Callable[[Tensor], Tensor]
+    #: Most gather the statistic itself; some gather more, and read it from that.
+    read: Callable[[Tensor], Tensor]
+    #: The sums of the latest batches that were observed: these may be repeated once learning began.
+    _repeatable: deque[Tensor]
+    _repeated: bool
+    #: Learning does not begin before as many more batches, so until then no one has to wait for the device; 0 where
+    #: that is not known.
+    _at_least: int
+    _phase: Phase
+    #: What compiled training asks of the phase: *empty* and *observe* share a graph.
+    _open: bool
 
     def __init__(
         self,
@@ -86,26 +102,24 @@ class RuntimeStats(Module):
     ) -> None:
         super().__init__()
         self.stats_impl = statistic("stats_impl", stats_impl)
-        self.encode = called("encode", encode, "statistic") or _identity
-        self.collect_stats_steps = count("collect_stats_steps", collect_stats_steps)
-        if self.collect_stats_steps == 0:
+        if count("collect_stats_steps", collect_stats_steps) == 0:
             raise ArgumentError("`collect_stats_steps` (=0) must be at least 1: a range comes from at least one batch")
         running = called("running_impl", running_impl, "average", "statistic", "steps")
         self.running_impl = running or MovingAverage(momentum)
-        # Most gather the statistic itself; some gather more, and read it from that.
-        self.read: Callable[[Tensor], Tensor] = getattr(self.running_impl, "read", _identity)
-        self.calibrating = False
-        self.ranks = Ranks()
-        self.calibration_ranks = Ranks(alone=True)
-        # The sums of the latest batches that were observed: these may be repeated once learning began.
-        self._repeatable: deque[Tensor] = deque(maxlen=_REPEATABLE)
-        self._repeated = False
-        # Learning does not begin before as many more batches, so until then no one has to wait for the device; 0 where
-        # that is not known.
-        self._at_least = self.collect_stats_steps
-        self._phase = Phase.EMPTY
-        # What compiled training asks of the phase: *empty* and *observe* share a graph.
-        self._open = True
+        # Plain values, past what is done for tensors and modules that are set.
+        vars(self).update(
+            encode=called("encode", encode, "statistic") or _identity,
+            collect_stats_steps=collect_stats_steps,
+            read=getattr(self.running_impl, "read", _identity),
+            calibrating=False,
+            ranks=Ranks(),
+            calibration_ranks=Ranks(alone=True),
+            _repeatable=deque(maxlen=_REPEATABLE),
+            _repeated=False,
+            _at_least=collect_stats_steps,
+            _phase=Phase.EMPTY,
+            _open=True,
+        )
         shape = stats_impl.granularity_impl.scale_shape
         self.value = Parameter(torch.zeros(shape))
         self.register_buffer("average", torch.zeros(_gathered(stats_impl, self.running_impl, shape)))
