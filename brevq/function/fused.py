@@ -5,7 +5,9 @@ the other sign. What they save is memory traffic: one buffer is worked on in pla
 kept as it can be had from. Gradients are those of the composed form, to rounding:
 
 - that of a tensor is passed on as it is where the composed form multiplies and divides it by the scale;
-- that of a scale is one sum of residuals, where the composed form subtracts one long sum from another.
+- that of a scale is one sum of residuals, where the composed form subtracts one long sum from another; eager code keeps
+  residuals of up to 256 codes in 16 bits, see `brevq.function.residuals`, and gives infinite values, which the composed
+  form makes NaN of, the code that they were clamped to.
 
 In compiled code the same values and gradients are made of operations that the compiler fuses itself. In the transforms
 of `torch.func`, and for gradients of gradients, the composed form is used.
@@ -13,12 +15,14 @@ of `torch.func`, and for gradients of gradients, the composed form is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from brevq.function import residuals
 from brevq.function.ops_ste import round_ste, straight_through
 
 #: Those that are computed in place; half precision is computed in the composed form.
@@ -31,6 +35,9 @@ _MANY = 2**14
 #: how many values a piece has, times the number of threads.
 _LARGE, _PIECE = 2**20, 2**16
 
+#: The same of what takes so many buffers that a part of the caches holds none.
+_LARGE_SHORT = 2**17
+
 
 def recorded() -> bool:
     """Whether operations are recorded now, to be compiled or transformed, rather than run.
@@ -39,11 +46,19 @@ def recorded() -> bool:
         >>> recorded(), torch.vmap(lambda x: x * recorded())(torch.ones(2))
         (False, tensor([1., 1.]))
     """
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
+    transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
+    traced = torch._C._get_tracing_state() is not None  # noqa: SLF001  # as above
+    return transformed or traced or torch.compiler.is_compiling()
 
 
 def fake_quantize(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool = False
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    low: float,
+    high: float,
+    straight: bool = False,
+    rectified: bool = False,
 ) -> Tensor:
     """`x` on an integer grid: ``(clamp(round(x / scale + zero_point), low, high) - zero_point) * scale``.
 
@@ -51,8 +66,10 @@ def fake_quantize(
     sum of ``code - zero_point - x / scale`` where it was not clamped and of ``code - zero_point`` where it was; that of
     the zero-point is the sum of ``-scale`` where it was.
 
-    What is kept for the gradient: `x`, where the scale or the zero-point receives one; else a byte for each value, or
-    nothing where `straight`.
+    What is kept for the gradient: where the scale or the zero-point receives one two bytes for each value, or `x` where
+    that is kept anyway, or is exact where these would not be: of float64, and of more than 256 codes. Else a byte for
+    each value, or nothing where `straight`. Of two bytes the gradient of the scale has an error of at most 2**-17 times
+    the sum of the incoming gradients, each without its sign, beyond that of its rounding.
 
     Args:
         x: floating-point tensor of any shape.
@@ -61,6 +78,7 @@ def fake_quantize(
         low: the lowest code.
         high: the highest code.
         straight: whether clamping passes gradients, to `x` and to the scale, as if it were the identity. Default: no.
+        rectified: whether ReLU of `x` is quantized; its output need not be kept. Default: no.
 
     Source:
         Esser et al., 2020, "Learned Step Size Quantization", section 2.1, https://arxiv.org/abs/1902.08153, for the
@@ -73,6 +91,8 @@ def fake_quantize(
         >>> y.tolist(), x.grad.tolist()
         ([0.5, -4.0], [1.0, 0.0])
     """
+    if rectified:
+        return _rectified(x, scale, zero_point, low, high, straight)
     plain = x.dtype in _DTYPES and _fits(scale, x) and (zero_point is None or _fits(zero_point, x))
     if not plain or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # no public name
         return _composed(x, scale, zero_point, low, high, straight)
@@ -81,7 +101,27 @@ def fake_quantize(
     learns = x.requires_grad or scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
     if not (learns and torch.is_grad_enabled()):
         return _dequantize(_steps(x, scale, zero_point).round_().clamp_(low, high), scale, zero_point)
-    y: Tensor = _FakeQuantize.apply(x, scale, zero_point, low, high, straight)  # type: ignore[no-untyped-call]  # torch's
+    y: Tensor
+    learned = scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
+    if learned and not straight and residuals.saves_memory(x, (low, high)):
+        y = _FakeQuantizeShort.apply(x, scale, zero_point, low, high, False)  # type: ignore[no-untyped-call]  # torch's
+    else:
+        y = _FakeQuantize.apply(x, scale, zero_point, low, high, straight, False)  # type: ignore[no-untyped-call]  # torch's
+    return y
+
+
+def _rectified(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:
+    """`fake_quantize` of ReLU, in one where clamping blocks the same gradients as ReLU, and more."""
+    plain = x.dtype in _DTYPES and _fits(scale, x) and x.requires_grad and torch.is_grad_enabled()
+    if not plain or zero_point is not None or low != 0 or straight or recorded():
+        return fake_quantize(torch.relu(x), scale, zero_point, low, high, straight)
+    y: Tensor
+    if not scale.requires_grad:
+        y = _FakeQuantize.apply(x, scale, None, low, high, False, True)  # type: ignore[no-untyped-call]  # torch's
+    elif residuals.saves_memory(x, (low, high)):
+        y = _FakeQuantizeShort.apply(x, scale, None, low, high, True)  # type: ignore[no-untyped-call]  # torch's
+    else:
+        y = fake_quantize(torch.relu(x), scale, None, low, high)
     return y
 
 
@@ -116,11 +156,18 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        low: float,
+        high: float,
+        straight: bool,
+        rectified: bool,
     ) -> Tensor:
-        codes = _steps(x, scale, zero_point).round_()
         ctx.low, ctx.high, ctx.straight = low, high, straight
         ctx.of_input_alone = not any(ctx.needs_input_grad[1:3])
+        codes = _steps(x, scale, zero_point, rectified).round_()
         if not ctx.of_input_alone:
             ctx.save_for_backward(x, scale, zero_point)
         elif not straight:
@@ -133,12 +180,30 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         record = is_differentiated(grad)
         if ctx.of_input_alone:
-            return _through_mask(grad, ctx.saved_tensors, record), None, None, None, None, None
+            return (_through_mask(grad, ctx.saved_tensors, record), *(None,) * 6)
         gradients = _recorded_gradients if record else _gradients
         return (
             *gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, (ctx.low, ctx.high, ctx.straight)),
-            *(None, None, None),
+            *(None,) * 4,
         )
+
+
+class _FakeQuantizeShort(torch.autograd.Function):
+    """`fake_quantize`, and its gradients from residuals."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, rectified: bool
+    ) -> Tensor:
+        ctx.ends = low, high
+        y, kept = _quantized_short(x, scale, zero_point, ctx.ends, rectified)
+        ctx.save_for_backward(kept, scale, zero_point)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = residuals.recorded_gradients if is_differentiated(grad) else _gradients_short
+        return (*gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, ctx.ends), *(None,) * 3)
 
 
 class _AbsMax(torch.autograd.Function):
@@ -155,16 +220,16 @@ class _AbsMax(torch.autograd.Function):
         saved: tuple[Tensor, Tensor] = ctx.saved_tensors
         rows, maxima = saved
         if is_differentiated(grad):
-            return differentiate(lambda: rows.abs().amax(dim=-1), [rows], grad)[0]
+            return differentiate(lambda x: x.abs().amax(dim=-1), [rows], grad)[0]
         signs = rows / torch.where(maxima == 0, 1, maxima).unsqueeze(-1)
         torch.ops.aten.hardshrink.out(signs, _below_one(signs.dtype), out=signs)
         share = grad / signs.abs().sum(dim=-1).clamp_min_(1)
         return signs.mul_(share.unsqueeze(-1))
 
 
-def _steps(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
-    """``x / scale + zero_point``, in a buffer of its own."""
-    steps = x / scale
+def _steps(x: Tensor, scale: Tensor, zero_point: Tensor | None, rectified: bool = False) -> Tensor:
+    """``x / scale + zero_point``, in a buffer of its own; of `rectified` far below all codes where ReLU blocks."""
+    steps = torch.threshold(x, 0.0, -math.inf).div_(scale) if rectified else x / scale
     return steps if zero_point is None else steps.add_(zero_point)
 
 
@@ -214,6 +279,58 @@ def _pass_where(inside: Tensor, grad: Tensor, out: Tensor | None = None) -> Tens
     return passed
 
 
+def _quantized_short(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, ends: tuple[float, float], rectified: bool
+) -> tuple[Tensor, Tensor]:
+    """`x`, quantized, and its residuals."""
+    y, kept = torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
+    if not _goes_in_pieces(x, x, scale, zero_point, _LARGE_SHORT):
+        _short_piece(x, scale, zero_point, ends, rectified, y, kept)
+        return y, kept
+    size = _LARGE_SHORT * torch.get_num_threads()
+    for part, of_y, of_kept in zip(*(torch.split(whole.view(-1), size) for whole in (x, y, kept)), strict=True):
+        _short_piece(part, scale, zero_point, ends, rectified, of_y, of_kept)
+    return y, kept
+
+
+def _short_piece(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    ends: tuple[float, float],
+    rectified: bool,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Write `x`, quantized, to `y`, and its residuals to `kept`."""
+    steps = _steps(x, scale, zero_point, rectified)
+    codes = steps.round()
+    torch.clamp(codes, *ends, out=y)
+    residuals.of_steps(steps, codes, y, out=kept)
+    _dequantize(y, scale, zero_point)
+
+
+def _gradients_short(
+    grad: Tensor, kept: residuals.Kept, needs: tuple[bool, ...], ends: tuple[float, float]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of input, scale and zero-point, from residuals."""
+    of_input, of_scale, of_zero_point = _gradients_short_of(grad, kept, needs, ends)
+    return of_input, None if of_scale is None else residuals.spoilt(of_scale, kept[0]), of_zero_point
+
+
+def _gradients_short_of(
+    grad: Tensor, kept: residuals.Kept, needs: tuple[bool, ...], ends: tuple[float, float]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The same, but for NaN."""
+    if not _goes_in_pieces(grad, *kept, _LARGE_SHORT):
+        return residuals.gradients(grad, kept, needs, ends)
+    of_input = torch.empty_like(grad)
+    size = _LARGE_SHORT * torch.get_num_threads()
+    pieces = zip(*(torch.split(whole.view(-1), size) for whole in (grad, kept[0], of_input)), strict=True)
+    found = [residuals.gradients(above, (part, *kept[1:]), needs, ends, out) for above, part, out in pieces]
+    return of_input, _total([of_scale for _, of_scale, _ in found]), _total([of_zero for _, _, of_zero in found])
+
+
 def _gradients(
     grad: Tensor,
     saved: tuple[Tensor, Tensor, Tensor | None],
@@ -237,10 +354,10 @@ def _total(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(given).sum(dim=0) if given else None
 
 
-def _goes_in_pieces(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None) -> bool:
+def _goes_in_pieces(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, large: int = _LARGE) -> bool:
     """Whether gradients are computed piece by piece: of large tensors that are one piece of memory, with one scale."""
     one = scale.dim() == 0 and (zero_point is None or zero_point.dim() == 0)
-    return one and x.numel() >= _LARGE and x.is_cpu and x.is_contiguous() and grad.is_contiguous()
+    return one and x.numel() >= large and x.is_cpu and x.is_contiguous() and grad.is_contiguous()
 
 
 def _gradients_of(
@@ -278,7 +395,13 @@ def _recorded_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The same gradients, with what they depend on, by way of the composed form."""
     wanted = [tensor for tensor, needed in zip(saved, needs, strict=False) if tensor is not None and needed]
-    found = iter(differentiate(lambda: _composed(*saved, *limits), wanted, grad))
+
+    def composed(*inputs: Tensor) -> Tensor:
+        given = iter(inputs)
+        x, scale, zero_point = (next(given) if needed else part for part, needed in zip(saved, needs, strict=False))
+        return _composed(x, scale, zero_point, *limits)  # type: ignore[arg-type]  # the first two are there
+
+    found = iter(differentiate(composed, wanted, grad))
     return tuple(next(found) if needed else None for needed in needs[:3])
 
 
@@ -302,24 +425,27 @@ def is_differentiated(grad: Tensor) -> bool:
 
 
 def differentiate(
-    function: Callable[[], Tensor | tuple[Tensor, ...]], inputs: list[Tensor], grad: Tensor | list[Tensor]
+    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor], grad: Tensor | list[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """The gradients of what `function` computes, themselves differentiable where that is asked for.
 
+    Each input has the gradient of what it does itself, and not of what another one does that is computed from it.
+
     Args:
-        function: what computes a tensor, or several.
+        function: what computes a tensor, or several, from the inputs.
         inputs: for which the gradients are.
         grad: the gradient of what it computes, or of each.
 
     Examples:
         >>> x = torch.tensor(3.0, requires_grad=True)
-        >>> differentiate(lambda: x * x, [x], torch.tensor(1.0))
+        >>> differentiate(lambda x: x * x, [x], torch.tensor(1.0))
         (tensor(6., grad_fn=<AddBackward0>),)
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        y = function()
-    return torch.autograd.grad(y, inputs, grad, create_graph=again, allow_unused=True)
+        apart = [x.view_as(x) for x in inputs]
+        y = function(*apart)
+    return torch.autograd.grad(y, apart, grad, create_graph=again, allow_unused=True)
 
 
 def _composed(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:

@@ -118,9 +118,10 @@ class _FakeQuantizeFloat(torch.autograd.Function):
             return _through_mask(grad, ctx.saved_tensors, record), None, None, None
         x, scale = ctx.saved_tensors
         if record:
-            wanted = [tensor for tensor, needed in ((x, ctx.needs_input_grad[0]), (scale, True)) if needed]
-            found = differentiate(lambda: _composed(x, scale, ctx.numbers, ctx.straight), wanted, grad)
-            return (*((None,) if len(found) == 1 else ()), *found, None, None)
+            of_x, of_scale = differentiate(
+                lambda x, scale: _composed(x, scale, ctx.numbers, ctx.straight), [x, scale], grad
+            )
+            return of_x if ctx.needs_input_grad[0] else None, of_scale, None, None
         return (*_gradients(grad, x, scale, ctx.numbers, ctx.straight), None, None)
 
 

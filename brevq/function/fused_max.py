@@ -84,7 +84,7 @@ class _ByMax(torch.autograd.Function):
         if any(is_differentiated(above) for above in given):
             return _again(rows, ctx.floor, ctx.threshold, grad, grad_scale), None, None
         of_range = torch.zeros_like(scale) if grad_scale is None else grad_scale
-        of_rows = torch.zeros_like(rows)
+        of_rows = torch.zeros_like(rows) if grad is None else torch.empty_like(rows)
         if grad is not None:
             of_range = of_range + _residuals(rows, scale.unsqueeze(-1), grad, of_rows)
             of_rows.copy_(grad)
@@ -105,7 +105,7 @@ def _again(
     """The gradient of `rows` with what it depends on, an operation at a time."""
     shares = [above is not None for above in (grad, grad_scale)]
 
-    def composed() -> tuple[Tensor, ...]:
+    def composed(rows: Tensor) -> tuple[Tensor, ...]:
         scale = scalar_clamp_min_ste(rows.abs().amax(dim=-1), floor) / threshold
         both = round_ste(rows / scale.unsqueeze(-1)) * scale.unsqueeze(-1), scale
         return tuple(output for output, counts in zip(both, shares, strict=True) if counts)
@@ -120,10 +120,10 @@ def _in_stretches(rows: Tensor) -> Tensor:
 
 
 def _residuals(rows: Tensor, scale: Tensor, grad: Tensor, buffer: Tensor) -> Tensor:
-    """``sum of grad * (codes - row / scale)`` of each row; `buffer` is written to."""
+    """``sum of grad * (codes - row / scale)`` of each row; `buffer` is written to, as fresh memory costs more."""
     steps = torch.div(rows, scale, out=buffer)
     residual = steps.round().sub_(steps)
-    if rows.dim() == 1 and grad.is_contiguous():
+    if rows.dim() == 1:
         return torch.dot(residual, grad)
     return residual.mul_(grad).sum(dim=-1)
 

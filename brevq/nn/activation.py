@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from brevq.errors import ArgumentError
+from brevq.function.bits import relu
 from brevq.nn.module import QuantModule
 from brevq.quant_tensor import QuantTensor, describe, plain
 from brevq.quantizer import Quantizer
@@ -66,12 +68,18 @@ class QuantActivation(QuantModule):
             ArgumentError: a `QuantTensor` is asked for without a quantizer, and the input has no grid, or the
                 function leaves it.
         """
-        y = plain(x) if self.is_implied else super().forward(x)
-        if self.act_quant is not None:
-            y = self.act_quant(plain(y))
-        elif self.return_quant_tensor and not isinstance(y, QuantTensor):
+        y = self._twin(x) if self.act_quant is None else self._quantized(x, self.act_quant)
+        if self.act_quant is None and self.return_quant_tensor and not isinstance(y, QuantTensor):
             raise ArgumentError(self._no_grid(x))
         return y if self.return_quant_tensor else plain(y)
+
+    def _quantized(self, x: Any, act_quant: Quantizer) -> Any:
+        """The function, quantized."""
+        return act_quant(plain(x if self.is_implied else self._twin(x)))
+
+    def _twin(self, x: Any) -> Any:
+        """The function itself."""
+        return super().forward(x)
 
     def _no_grid(self, x: Any) -> str:
         """Why there is no grid without a quantizer, and what to do about it."""
@@ -110,6 +118,16 @@ class QuantReLU(QuantActivation, nn.ReLU):
     def is_implied(self) -> bool:
         """Whether the quantizer clamps to zero what is below it, whatever comes, and no gradient is asked for."""
         return self.act_quant is not None and self.act_quant.clamps_at_zero
+
+    def _quantized(self, x: Any, act_quant: Quantizer) -> Any:
+        """The function, quantized; in training both at once, where the quantizer can do both."""
+        both = type(x) is Tensor and x.requires_grad and torch.is_grad_enabled() and not self.inplace
+        return act_quant(x, True) if both and act_quant.rectifies(x) else super()._quantized(x, act_quant)
+
+    def _twin(self, x: Any) -> Any:
+        """The function itself; its output is kept for the gradient where the quantizer keeps it too."""
+        alone = self.act_quant is not None and self.act_quant.forgets_input and not self.inplace
+        return relu(x) if alone else super()._twin(x)
 
 
 class QuantReLU6(QuantActivation, nn.ReLU6):

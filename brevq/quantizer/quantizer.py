@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brevq.core.function_wrapper import Granularity, LearnedRoundSte
+from brevq.core.memo import is_watched
 from brevq.core.phase import Phase
 from brevq.core.quant import DelayWrapper
 from brevq.core.scaling import LearnedStatsScaling
@@ -129,9 +130,26 @@ class Quantizer(nn.Module):
 
     @property
     def clamps_at_zero(self) -> bool:
-        """Whether it now makes zero of all that is below, and the rest does not depend on that; without gradients."""
+        """Whether it now makes zero of all that is below, and no one, nor a gradient, can tell what that was."""
         asked = getattr(self.tensor_quant, "clamps_at_zero", None)
-        return asked is not None and not torch.is_grad_enabled() and bool(asked())
+        return asked is not None and not torch.is_grad_enabled() and not is_watched(self) and bool(asked())
+
+    @property
+    def forgets_input(self) -> bool:
+        """Whether it keeps less than its input for the gradient, so that one that nobody else keeps takes no memory."""
+        asked = getattr(self.tensor_quant, "forgets_input", None)
+        return asked is not None and bool(asked())
+
+    def rectifies(self, x: Tensor) -> bool:
+        """Whether ReLU of `x` can be left to it, by calling it with `x` and True; nobody is to see the difference.
+
+        Args:
+            x: a tensor.
+        """
+        asked = getattr(self.tensor_quant, "rectifies", None)
+        if asked is None or self.calibrating:
+            return False
+        return not (is_watched(self) or is_watched(self.tensor_quant)) and bool(asked(x))
 
     @property
     def elements(self) -> int:

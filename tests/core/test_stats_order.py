@@ -214,3 +214,11 @@ def test_percentiles_of_large_tensors(case, layout):
         "NegativePercentileOrZero": lambda: _reference(rows, low).clip(None, 0),
     }[case]()
     assert _bits(expected) == _bits(CASES[case](granularity)(x).reshape(expected.shape).numpy())
+
+
+def test_a_percentile_does_not_keep_the_tensor():
+    """For the gradient of a percentile few places are kept, and not the tensor that it is of."""
+    kept, x = [], torch.randn(100_000, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        kth_smallest_magnitude(x, 99_999)
+    assert max(kept) < 5000

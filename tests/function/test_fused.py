@@ -454,3 +454,14 @@ def test_recorded():
     seen = []
     torch.vmap(lambda x: (seen.append(recorded()), x)[1])(torch.ones(2))
     assert (False, [True]) == (recorded(), seen)
+
+
+def test_a_gradient_that_is_differentiated_counts_nothing_twice():
+    """Where the scale is computed from the tensor, its way is not also in the tensor's own gradient."""
+    x = torch.tensor([0.3, -1.0, 0.55], dtype=torch.float64, requires_grad=True)
+    y = fake_quantize(x, abs_max(x) / 7, None, -7, 7, straight=True)
+    (kept,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    x = x.detach().requires_grad_()
+    y = fake_quantize(x, abs_max(x) / 7, None, -7, 7, straight=True)
+    (plain,) = torch.autograd.grad(y.square().sum(), x)
+    torch.testing.assert_close(kept, plain, rtol=1e-12, atol=1e-12)

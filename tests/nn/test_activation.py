@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from brevq import nn as qnn
 from brevq.core.phase import Phase
@@ -186,3 +187,95 @@ def test_training_passes_from_observing_to_learning():
         phases.append(layer.act_quant.phase)
     assert [Phase.EMPTY, Phase.OBSERVE, Phase.LEARNED, Phase.LEARNED] == phases
     assert "phase=learned" in repr(layer)
+
+
+# --- ReLU and its quantizer in one -----------------------------------------------------------------------------------
+
+
+def _in_phase(phase, **arguments):
+    """A ReLU that has seen data: it observes for ever, or its range is learned or fixed."""
+    layer, x = QuantReLU(collect_stats_steps=2**30, **arguments), torch.randn(5000)
+    if phase == "observe":
+        return layer
+    with calibrating(layer, then=phase):
+        layer(x)
+    return layer.train()
+
+
+def _watched(layer):
+    """The same layer, whose quantizer somebody watches: it is called with what ReLU returns."""
+    layer = copy.deepcopy(layer)
+    layer.act_quant.register_forward_pre_hook(lambda module, args: None)
+    return layer
+
+
+def _step(layer, x):
+    """Values, and gradients of the input and of the range."""
+    leaf = x.clone().requires_grad_()
+    y = layer(leaf * 1)
+    value = layer.act_quant.tensor_quant.scaling_impl.runtime_stats.value
+    y.backward(torch.linspace(-1, 2, x.numel()).to(y.dtype))
+    return y.detach(), leaf.grad, value.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [10, 5000, 300_000])
+@pytest.mark.parametrize("bit_width", [2, 4, 8, 9])
+@pytest.mark.parametrize("phase", ["observe", "learned", "fixed"])
+def test_relu_and_its_quantizer_in_one(phase, bit_width, size, dtype):
+    """Values and gradients are those of one after the other; zeros and huge ones included."""
+    layer, x = _in_phase(phase, bit_width=bit_width), torch.randn(size).to(dtype)
+    x[:5] = torch.tensor([0.0, -0.0, -1e-3, 1e-3, -9.0])
+    if phase != "observe":
+        x[5:7] = torch.tensor([9.0, 1e30])
+    (y, of_x, of_range), (expected, passed, slope) = _step(layer, x), _step(_watched(layer), x)
+    assert torch.equal(expected, y)
+    if phase == "observe":  # what the range hands on to the largest value
+        assert torch.allclose(passed, of_x, rtol=1e-3, atol=1e-3)
+    else:
+        assert torch.equal(passed, of_x)
+    assert (slope is None) == (of_range is None)
+    if slope is not None:  # sums, in another order, of what is known to 2**-17
+        assert torch.allclose(slope, of_range, rtol=1e-4, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("phase", ["observe", "learned", "fixed"])
+def test_relu_is_repeated_by_checkpointing(phase):
+    """Activation checkpointing changes no number."""
+    layer, x = _in_phase(phase), torch.randn(5000)
+    repeated = copy.deepcopy(layer)
+    plain, again = _step(layer, x), []
+    leaf = x.clone().requires_grad_()
+    y = checkpoint(repeated, leaf * 1, use_reentrant=False)
+    y.backward(torch.linspace(-1, 2, x.numel()))
+    again = [y.detach(), leaf.grad]
+    assert [True, True] == [torch.equal(one, other) for one, other in zip(plain[:2], again, strict=True)]
+
+
+def test_relu_that_learning_begins_after_is_repeated():
+    """The step that ends observing is repeated as it was, and the next one as it is."""
+    layer, found = QuantReLU(collect_stats_steps=2), []
+    for step in range(4):
+        x = torch.randn(5000, generator=torch.Generator().manual_seed(step)).requires_grad_()
+        y = checkpoint(lambda x: layer(x * 1), x, use_reentrant=False)
+        alone = copy.deepcopy(layer)
+        y.sum().backward()
+        found.append((str(alone.act_quant.phase), torch.equal((x > 0).float(), (x.grad != 0).float())))
+    assert ["observe", "learned", "learned", "learned"] == [phase for phase, _ in found]
+
+
+@pytest.mark.parametrize(("phase", "kept"), [("learned", 10_000 + 4), ("fixed", 5000)])
+def test_bytes_that_relu_keeps(phase, kept):
+    """Two bytes are kept of each value for a range that is learned, and one for one that is fixed."""
+    layer, x, sizes = _in_phase(phase), torch.randn(5000, requires_grad=True) * 1, {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.update({t.data_ptr(): t.nbytes}) or t, lambda t: t):
+        layer(x)
+    assert kept == sum(size for size in sizes.values() if size > 4) + (4 if phase == "learned" else 0)
+
+
+def test_relu_in_place_stays_in_place():
+    """A ReLU that overwrites its input does so, whatever its quantizer could do."""
+    layer = _in_phase("learned", inplace=True)
+    x = torch.randn(5000, requires_grad=True) * 1
+    y = layer(x)
+    assert (False, False) == (bool((x < 0).any()), bool((y < 0).any()))

@@ -1,7 +1,7 @@
 """Integer quantizers: an integer grid together with what gives it scale, zero-point and bit width."""
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,6 +66,11 @@ class RescalingIntQuant(Module):
 
     zero_point: Tensor | None
     bit_width: Tensor | None
+    if TYPE_CHECKING:  # TorchScript takes no attribute of another class
+        fused: FusedInt | None
+        by_max: ByMax | None
+        int_threshold: float | None
+        memo: ScaleMemo | None
 
     def __init__(
         self,
@@ -85,26 +90,47 @@ class RescalingIntQuant(Module):
         self.register_buffer("zero_point", None if shifted else torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
         clips = shifted or not _covers(scaling_impl, int_scaling_impl)
-        self.fused = _fused(int_quant, bit_width_impl, shifted, clips)
-        self.by_max = None if clips else _by_max(scaling_impl, int_quant, bit_width_impl)
-        self.int_threshold = _threshold(int_scaling_impl, bit_width_impl)
-        remembers = self.int_threshold is not None and hasattr(scaling_impl, "in_force")
-        self.memo = ScaleMemo() if remembers else None
+        int_threshold = _threshold(int_scaling_impl, bit_width_impl)
+        # Plain values, past what is done for tensors and modules that are set.
+        vars(self).update(
+            fused=_fused(int_quant, bit_width_impl, shifted, clips),
+            by_max=None if clips else _by_max(scaling_impl, int_quant, bit_width_impl),
+            int_threshold=int_threshold,
+            memo=ScaleMemo() if int_threshold is not None and hasattr(type(scaling_impl), "in_force") else None,
+        )
         compile_if_asked(self)
 
     @torch.jit.unused
     def clamps_at_zero(self) -> bool:
         """Whether all that is below zero becomes zero, and no value has a part in the scale."""
-        unsigned = self.fused is not None and self.fused.low == 0 and not self.fused.shifted
+        unsigned = self.fused is not None and self.fused.clamps_at_zero
         scaling_impl: Any = self.scaling_impl
         return unsigned and self.memo is not None and scaling_impl.in_force() is not None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width."""
+    @torch.jit.unused
+    def forgets_input(self) -> bool:
+        """Whether less than `x` is kept for the gradient."""
+        return self.fused is not None and self.fused.forgets_input
+
+    @torch.jit.unused
+    def rectifies(self, x: Tensor) -> bool:
+        """Whether ReLU of `x` can be left to it: no value has a part in the scale, and nobody watches."""
+        if self.fused is None or not (self.fused.clamps_at_zero and self.fused.forgets_input):
+            return False
+        scaling_impl: Any = self.scaling_impl
+        is_settled = getattr(scaling_impl, "is_settled", None)
+        return is_settled is not None and not is_watched(scaling_impl) and bool(is_settled(x))
+
+    def forward(self, x: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width.
+
+        With `rectified` ReLU of `x` is, which `rectifies` says when to ask for.
+        """
         bit_width = self.bit_width
         if bit_width is None:
             bit_width = self.bit_width_impl()
         if is_scripting():
+            x = torch.relu(x) if rectified else x
             scale = self.scaling_impl(x) / self.int_scaling_impl(bit_width)
         else:
             short = _by_max_alone(self, x, bit_width)
@@ -117,7 +143,7 @@ class RescalingIntQuant(Module):
         if is_scripting():
             y = self.int_quant(scale, zero_point, bit_width, x)
         else:
-            y = _quantize(self.fused, self.int_quant, scale, zero_point, bit_width, x)
+            y = _quantize(self.fused, self.int_quant, scale, zero_point, bit_width, x, rectified)
         return y, scale, zero_point, bit_width
 
 
@@ -507,10 +533,16 @@ def _by_max_alone(quantizer: Any, x: Tensor, bit_width: Tensor) -> tuple[Tensor,
 
 @torch.jit.unused
 def _quantize(
-    fused: FusedInt | None, int_quant: Module, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor
+    fused: FusedInt | None,
+    int_quant: Module,
+    scale: Tensor,
+    zero_point: Tensor,
+    bit_width: Tensor,
+    x: Tensor,
+    rectified: bool = False,
 ) -> Tensor:
-    """`x` on the grid."""
+    """`x` on the grid, or ReLU of it."""
     if fused is None:
         composed: Tensor = int_quant(scale, zero_point, bit_width, x)
         return composed
-    return fused(scale, zero_point, x)
+    return fused(scale, zero_point, x, rectified)

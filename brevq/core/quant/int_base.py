@@ -14,6 +14,7 @@ from brevq.core.quant.jit import compile_if_asked
 from brevq.function.fused import fake_quantize
 from brevq.function.ops import max_int, min_int
 from brevq.function.ops_ste import round_ste
+from brevq.function.residuals import is_short
 
 #: The clamps that `fake_quantize` knows, and whether their gradient is straight-through.
 _STRAIGHT = {TensorClamp: False, TensorClampSte: True}
@@ -41,9 +42,20 @@ class FusedInt:
     straight: bool
     shifted: bool
 
-    def __call__(self, scale: Tensor, zero_point: Tensor, x: Tensor) -> Tensor:
-        """`x`, quantized and dequantized; scale and zero-point broadcast to it."""
-        return fake_quantize(x, scale, zero_point if self.shifted else None, self.low, self.high, self.straight)
+    @property
+    def forgets_input(self) -> bool:
+        """Whether less than the input is kept for the gradient, whatever receives one."""
+        return not self.straight and is_short(self.low, self.high)
+
+    @property
+    def clamps_at_zero(self) -> bool:
+        """Whether all that is below zero becomes zero."""
+        return self.low == 0 and not self.shifted
+
+    def __call__(self, scale: Tensor, zero_point: Tensor, x: Tensor, rectified: bool = False) -> Tensor:
+        """`x`, or ReLU of it, quantized and dequantized; scale and zero-point broadcast to it."""
+        shift = zero_point if self.shifted else None
+        return fake_quantize(x, scale, shift, self.low, self.high, self.straight, rectified)
 
 
 class IntQuant(Module):
@@ -56,7 +68,7 @@ class IntQuant(Module):
     Args:
         narrow_range: whether the range gives up one code, -127 to 127 instead of -128 to 127.
         signed: whether the grid has negative codes.
-        input_view_impl: lays the tensor out for quantization. Default: `Identity()`.
+        input_view_impl: lays the tensor out for quantization. Default: as it comes, as `Identity()` does.
         float_to_int_impl: rounds to integers. Default: `RoundSte()`, halves to even.
         tensor_clamp_impl: limits to the range. Default: `TensorClamp()`.
         quant_delay_steps: number of training steps to delay quantization for. Default: 0.
@@ -84,7 +96,7 @@ class IntQuant(Module):
         super().__init__()
         self.narrow_range = flag("narrow_range", narrow_range)
         self.signed = flag("signed", signed)
-        self.input_view_impl = called("input_view_impl", input_view_impl or usual(Identity), "x")
+        self.input_view_impl = called("input_view_impl", input_view_impl, "x")
         self.float_to_int_impl = called("float_to_int_impl", float_to_int_impl or usual(RoundSte), "x")
         self.tensor_clamp_impl = called(
             "tensor_clamp_impl", tensor_clamp_impl or usual(TensorClamp), "x", "min_val", "max_val"
@@ -108,7 +120,8 @@ class IntQuant(Module):
     @torch.jit.unused
     def is_usual(self) -> bool:
         """Whether it rounds halves to even and clamps, as a tensor comes and from the first step on."""
-        usual = type(self.input_view_impl) is Identity and type(self.float_to_int_impl) is RoundSte
+        as_it_comes = self.input_view_impl is None or type(self.input_view_impl) is Identity
+        usual = as_it_comes and type(self.float_to_int_impl) is RoundSte
         return usual and type(self.tensor_clamp_impl) in _STRAIGHT and self.delay_wrapper is None
 
     @torch.jit.unused
@@ -127,7 +140,9 @@ class IntQuant(Module):
 
     def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """The codes of `x`: whole numbers in the dtype of `x`, differentiable."""
-        codes: Tensor = self.float_to_int_impl(self.input_view_impl(x) / scale + zero_point)
+        if self.input_view_impl is not None:
+            x = self.input_view_impl(x)
+        codes: Tensor = self.float_to_int_impl(x / scale + zero_point)
         codes = self.tensor_clamp_impl(codes, self.min_int(bit_width), self.max_int(bit_width))
         return codes
 
@@ -155,7 +170,7 @@ class DecoupledIntQuant(Module):
     Args:
         narrow_range: whether the range gives up one code, -127 to 127 instead of -128 to 127.
         signed: whether the grid has negative codes.
-        input_view_impl: lays the tensor out for quantization. Default: `Identity()`.
+        input_view_impl: lays the tensor out for quantization. Default: as it comes, as `Identity()` does.
         float_to_int_impl: rounds to integers. Default: `RoundSte()`, halves to even.
         tensor_clamp_impl: limits to the range. Default: `TensorClamp()`.
         quant_delay_steps: number of training steps to delay quantization for. Default: 0.

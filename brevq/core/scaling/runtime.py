@@ -77,6 +77,14 @@ class RuntimeStatsScaling(Module):
         plain = self.gradient_scale_impl is None and self._restricts_alone
         return self.runtime_stats.in_force() if plain and not is_watched(self.runtime_stats) else None
 
+    def is_settled(self, x: Tensor) -> bool:
+        """Whether the ranges for ReLU of `x` come from no batch, and nobody watches.
+
+        Args:
+            x: a tensor.
+        """
+        return not is_watched(self.runtime_stats) and self.runtime_stats.is_settled(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """The ranges to use for `x`, in the shape of the scale.
 

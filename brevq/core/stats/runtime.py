@@ -163,6 +163,16 @@ class RuntimeStats(Module):
             return None
         return None if value.requires_grad and torch.is_grad_enabled() else value
 
+    def is_settled(self, x: Tensor) -> bool:
+        """Whether no batch changes the value, and ReLU of `x` repeats no call in which one did.
+
+        Args:
+            x: a tensor.
+        """
+        if self._phase < Phase.LEARNED or self.calibrating or recorded():
+            return False
+        return not (recomputing() and self._was_observed(torch.relu(x.detach())))
+
     def _in_force(self) -> Tensor:
         """What does not depend on the batch.
 
