@@ -57,7 +57,7 @@ def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever a module raises when it is imported is told
         raise click.BadParameter(f"'{path}' can not be imported: {error}.") from error
 
 

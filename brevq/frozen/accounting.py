@@ -122,15 +122,31 @@ def _of_layer(name: str, layer: Any, seen: set[int]) -> LayerMemory:
     """The bytes of a layer, without what was `seen` already."""
     quantizers = [q for child in layer.children() for q in ([child] if _is_quantizer(child) else _in_table(child))]
     frozen = {q for q in quantizers if isinstance(q, FrozenTensor)}
-    floats = sum(q.shape.numel() * q.like.itemsize for q in frozen if id(q.codes) not in seen)
-    seen.update(id(q.codes) for q in frozen)
+    floats = _float_bytes(layer, seen) if isinstance(layer, FrozenLayer) else 0
     codes = _bytes((q.codes for q in frozen), seen)
     scales = _bytes((t for q in frozen for part in (q.scale, q.zero_point) for t in part.buffers()), seen)
     own = [*layer._parameters.values(), *layer._buffers.values()]  # noqa: SLF001  # those that are None, too
     rest = _bytes((tensor for tensor in own if tensor is not None), seen)
     other = _bytes((tensor for q in quantizers for tensor in _tensors(q)), seen)
+    other += _bytes(_kept(layer), seen) if isinstance(layer, FrozenLayer) else 0
     kept = layer.frozen.kept if isinstance(layer, FrozenLayer) else {}
     return LayerMemory(name, type(layer).__name__, floats + rest, codes, scales, other, rest, dict(kept))
+
+
+def _float_bytes(layer: FrozenLayer, seen: set[int]) -> int:
+    """The bytes of the parameters that a layer had before it was frozen, without what was `seen` already."""
+    total = 0
+    for name, slot in layer.frozen.slots.items():
+        tensor = layer.frozen.tensors[name]
+        there = slot.parameter is not None and _key(slot.parameter) in seen
+        total += 0 if id(slot) in seen or there else tensor.shape.numel() * tensor.like.itemsize
+        seen.add(id(slot))
+    return total
+
+
+def _kept(layer: FrozenLayer) -> Iterator[Tensor]:
+    """The float parameters that a frozen layer keeps."""
+    return (slot.parameter for slot in layer.frozen.slots.values() if slot.parameter is not None)
 
 
 def _in_table(child: nn.Module) -> list[nn.Module]:
@@ -150,12 +166,16 @@ def _bytes(tensors: Iterator[Tensor], seen: set[int]) -> int:
     """The size of the storages of tensors, of those that were not `seen` before."""
     total = 0
     for tensor in tensors:
-        storage = tensor.untyped_storage()
-        key = storage.data_ptr() or id(tensor)
+        key = _key(tensor)
         if key not in seen:
             seen.add(key)
-            total += storage.nbytes()
+            total += tensor.untyped_storage().nbytes()
     return total
+
+
+def _key(tensor: Tensor) -> int:
+    """What tells the storage of a tensor from others."""
+    return tensor.untyped_storage().data_ptr() or id(tensor)
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:

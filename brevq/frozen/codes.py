@@ -15,7 +15,7 @@ from brevq.frozen.origin import Remembering
 from brevq.frozen.packing import pack, packed_bytes, unpack
 from brevq.frozen.repeated import Repeated
 from brevq.quant_tensor import QuantTensor, Zero
-from brevq.quantizer import Quantizer
+from brevq.quantizer import Grid, Quantizer
 
 
 @attrs.frozen
@@ -49,14 +49,24 @@ class Storage:
         if quantized.float_format is not None:
             bits = quantized.float_format.bits
             return Storage(bits, torch.uint8) if bits <= 8 else Storage(0, dtype or _half(quantized))
-        if bits == 1 and quantized.signed:
+        return Storage.of_integers(bits, quantized.signed)
+
+    @staticmethod
+    def of_integers(bits: int, signed: bool) -> Storage:
+        """The smallest for integers.
+
+        Args:
+            bits: number of bits of one.
+            signed: whether there are negative ones.
+        """
+        if bits == 1 and signed:
             return Storage(1, torch.uint8, low=-1, step=2)
-        lowest = -(2 ** (bits - 1)) if quantized.signed else 0
+        lowest = -(2 ** (bits - 1)) if signed else 0
         if bits < 8:
             return Storage(bits, torch.uint8, low=lowest)
         if bits == 8:
-            return Storage(0, torch.int8 if quantized.signed else torch.uint8)
-        half = 0 if quantized.signed or bits not in (16, 32) else 2 ** (bits - 1)
+            return Storage(0, torch.int8 if signed else torch.uint8)
+        half = 0 if signed or bits not in (16, 32) else 2 ** (bits - 1)
         return Storage(0, torch.int16 if bits <= 16 else torch.int32, low=half)
 
     def count(self, values: int) -> int:
@@ -114,6 +124,7 @@ class FrozenTensor(Remembering):
         super().__init__()
         self._origin = [origin]
         self.storage = Storage.of(quantized, None if codes is None else codes.dtype)
+        self.loaded = False  # other codes, since it was made
         self.shape, self.quantized_shape = torch.Size(shape), quantized.value.shape
         self.signed, self.narrow, self.zero = quantized.signed, quantized.narrow, quantized.zero
         self.float_format: NumberFormat | None = quantized.float_format
@@ -202,7 +213,7 @@ class FrozenTensor(Remembering):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenTensor:
         """Conversions are those of the values; codes and scales move along and keep their dtype."""
-        like = fn(self.like)
+        like, was_meta = fn(self.like), self.codes.is_meta
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             converted = fn(tensor)
@@ -210,7 +221,40 @@ class FrozenTensor(Remembering):
 
         super()._apply(keep_dtype, recurse)
         self.like = like
+        if was_meta and self.table is not None and self.float_format is not None:
+            self.table = _table(self.float_format).to(self.codes.device)
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Codes of other bit widths are taken where these are learned."""
+        bits, codes = state_dict.get(f"{prefix}bit_width"), state_dict.get(f"{prefix}codes")
+        if codes is not None and self.codes.is_meta and args[0].get("assign_to_params_buffers", False):
+            self.to_empty(device=codes.device)  # what is in no state would stay there
+        if bits is not None and self._learns_bits:
+            self._be_ready_for(int(bits))
+        self.loaded = self.loaded or not self._is_in(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @property
+    def _learns_bits(self) -> bool:
+        """Whether the bit width is a matter of training, and not of the recipe."""
+        return self.float_format is None and not self.codes.is_meta and Grid.read(self.origin.grid).bits == 0
+
+    def _be_ready_for(self, bits: int) -> None:
+        """Have room for codes of so many bits."""
+        storage, count = Storage.of_integers(bits, self.signed), self.quantized_shape.numel()
+        if storage != self.storage:
+            self.storage = storage
+            shape = (storage.count(count),) if storage.bits else self.quantized_shape
+            self.codes = torch.zeros(shape, dtype=storage.dtype, device=self.codes.device)
+
+    def _is_in(self, state: dict[str, Any], prefix: str) -> bool:
+        """Whether a state says of the codes and their grid what is known of them, as far as it says anything."""
+        pairs = [(tensor, state.get(f"{prefix}{name}")) for name, tensor in self.named_buffers()]
+        return not self.codes.is_meta and all(
+            theirs is None or (ours.shape == theirs.shape and torch.equal(ours, theirs.to(ours.device)))
+            for ours, theirs in pairs
+        )
 
     def extra_repr(self) -> str:
         """Recipe, bits, and how much there is of them."""

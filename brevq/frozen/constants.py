@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from brevq.core.stats import RuntimeStats
 from brevq.errors import BrevqError
 from brevq.frozen.origin import Remembering
-from brevq.function.fused import recorded
+from brevq.function.recording import recorded
 from brevq.inject.analyse import parameters
 from brevq.quantizer import Quantizer
 
@@ -58,8 +59,13 @@ class FrozenQuantizer(Remembering, Quantizer):
     It is made by `freeze`, not by its constructor.
     """
 
+    @torch.no_grad()
     def _fill(self) -> None:
-        """Nothing: what it holds comes from a state, and from no recipe."""
+        """Take what is in no state from the quantizer that this stands for."""
+        theirs = {**dict(self.origin.named_parameters()), **dict(self.origin.named_buffers())}
+        for name, tensor in itertools.chain(self.named_parameters(), self.named_buffers()):
+            if name in theirs:
+                tensor.copy_(theirs[name])
 
     def __repr__(self) -> str:
         """One line: the recipe, and that it is frozen."""

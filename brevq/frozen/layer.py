@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from brevq.errors import ArgumentError
@@ -21,10 +23,26 @@ class Slot:
     Args:
         parameter: the parameter, where it is kept, else None.
         requires_grad: whether it was trained.
+        elsewhere: whether another module reads it as a float, too. Default: False.
     """
 
     parameter: nn.Parameter | None
     requires_grad: bool
+    elsewhere: bool = False
+
+    @torch.no_grad()
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Convert the parameter, if it is kept, as those of a module are; it stays the same object.
+
+        Args:
+            fn: converts a tensor.
+        """
+        if self.parameter is not None:
+            moved = fn(self.parameter)
+            if moved.is_meta:
+                self.parameter = None
+            else:
+                self.parameter.data = moved
 
 
 @attrs.define(eq=False)
@@ -65,6 +83,23 @@ class FrozenLayer(nn.Module):
         if frozen is not None and (name in frozen.tensors or name in frozen.modules):
             raise ArgumentError(_FROZEN.format(name=name, layer=type(self).__name__))
         super().__setattr__(name, content)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute, but none that is frozen.
+
+        Raises:
+            ArgumentError: it is a parameter or a quantizer that is frozen.
+        """
+        if name in self.frozen.tensors or name in self.frozen.modules:
+            raise ArgumentError(_FROZEN.format(name=name, layer=type(self).__name__))
+        super().__delattr__(name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Parameters that are kept go along; on the meta device they are given up."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's
+        for slot in self.frozen.slots.values():
+            slot.move(fn)
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By the class that was frozen, as this one has no name in any module."""

@@ -33,8 +33,8 @@ class Remembering(nn.Module):
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's
         self.origin._apply(fn)  # noqa: SLF001  # as torch does for modules that it knows of
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -52,7 +52,7 @@ class Remembering(nn.Module):
                 self.origin.load_state_dict(theirs)
         except RuntimeError as error:  # torch's word for a state that does not fit
             errors: list[str] = args[-1]
-            errors.append(str(error))
+            errors.append(f"{prefix}{_KEY.rstrip('.')}: {error}")
 
 
 def shed(quantizer: Quantizer) -> None:

@@ -74,7 +74,8 @@ class Plan:
             for name, parameter in module._parameters.items():  # noqa: SLF001  # tied ones each time
                 if parameter is not None:
                     slot = self.slots.setdefault(parameter, Slot(None, parameter.requires_grad))
-                    if self.keep_float or (module, name) not in taken:
+                    slot.elsewhere = slot.elsewhere or (module, name) not in taken
+                    if self.keep_float or slot.elsewhere:
                         slot.parameter = parameter
 
     def steps(self) -> Iterator[Step]:

@@ -14,6 +14,7 @@ from brevq.frozen.constants import FrozenQuantizer, with_constants
 from brevq.frozen.layer import put_in, take_out
 from brevq.frozen.parts import Part
 from brevq.frozen.plan import Plan, Step
+from brevq.inject.analyse import short
 from brevq.nn.unrolling import PartQuantizers
 from brevq.quant_tensor import QuantTensor
 from brevq.quantizer import Grid, Quantizer
@@ -24,6 +25,7 @@ _OTHER = (
     "the state is not one of this model frozen: {what}. The model has to have the layers and recipes of the one that "
     "was frozen. It is as it was"
 )
+_GRIDS = "{name} is quantized to {ours}, and in the state to {theirs}"
 
 
 def load_state(model: Model, state: Mapping[str, Any]) -> Model:
@@ -40,8 +42,8 @@ def load_state(model: Model, state: Mapping[str, Any]) -> Model:
         The model.
 
     Raises:
-        ArgumentTypeError: `model` is not a module.
-        ArgumentError: keys are missing, or left over; the model is as it was.
+        ArgumentTypeError: `model` is not a module, or `state` is no mapping.
+        ArgumentError: keys are missing, or left over, or a shape is another; the model is as it was.
 
     Examples:
         >>> import brevq
@@ -55,16 +57,20 @@ def load_state(model: Model, state: Mapping[str, Any]) -> Model:
     """
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"`model` must be a module, not {type(model).__name__}")
+    if not isinstance(state, Mapping):
+        raise ArgumentTypeError(
+            f"`state` (={short(state)}) must be a state of a frozen model, as `state_dict` returns it"
+        )
     source = _State(state)
     steps = list(Plan(model, source.constant, source.tensor, keep_float=False).steps())
     before = [dict(step.layer._parameters) for step in steps]  # noqa: SLF001  # torch's
     for step in steps:
         put_in(step.layer, step.frozen, step.modules)
-    ours = model.state_dict().keys()
-    if ours != state.keys():
+    different = _differences(model.state_dict(), state) or _other_grid(model, state)
+    if different:
         for step, parameters in zip(steps, before, strict=True):
             _undo(step, parameters)
-        raise ArgumentError(_OTHER.format(what=_differences(set(ours), set(state))))
+        raise ArgumentError(_OTHER.format(what=different))
     model.eval()
     model.load_state_dict(state)
     return model
@@ -74,11 +80,31 @@ def _undo(step: Step, parameters: Mapping[str, Any]) -> None:
     take_out(step.layer, {name: parameters[name] for name in step.frozen.tensors})
 
 
-def _differences(ours: set[str], theirs: set[str]) -> str:
-    """The first keys that one has and the other has not."""
-    missing, extra = sorted(ours - theirs)[:3], sorted(theirs - ours)[:3]
-    found = [f"it lacks {', '.join(missing)}"] if missing else []
-    return " and ".join([*found, *([f"the model has no {', '.join(extra)}"] if extra else [])])
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The first keys that one has and the other has not, and those under which they have other shapes."""
+    told = {
+        "it lacks {}": ours.keys() - theirs.keys(),
+        "the model has no {}": theirs.keys() - ours.keys(),
+        "it has another shape of {}": {
+            key for key in ours.keys() & theirs.keys() if _shape(ours[key]) != _shape(theirs[key])
+        },
+    }
+    return " and ".join(text.format(", ".join(sorted(keys)[:3])) for text, keys in told.items() if keys)
+
+
+def _other_grid(model: nn.Module, state: Mapping[str, Any]) -> str:
+    """The first quantizer that has another grid in a state, which has the keys of the model."""
+    for name, module in model.named_modules():
+        if isinstance(module, Quantizer):
+            ours, theirs = Grid.read(module.grid), Grid.read(state[f"{name}.grid".removeprefix(".")])
+            if ours != theirs:
+                return _GRIDS.format(name=name, ours=ours, theirs=theirs)
+    return ""
+
+
+def _shape(content: Any) -> Any:
+    """The shape of what a state has; of what is no tensor, such as extra state, none."""
+    return content.shape if isinstance(content, Tensor) else None
 
 
 class _State:
@@ -126,7 +152,7 @@ class _State:
         """Refuse the state of a quantizer of another recipe."""
         theirs, ours = Grid.read(self._of(f"{name}.origin", "grid")), Grid.read(quantizer.grid)
         if ours != theirs:
-            raise ArgumentError(_OTHER.format(what=f"{name} is quantized to {ours}, and in the state to {theirs}"))
+            raise ArgumentError(_OTHER.format(what=_GRIDS.format(name=name, ours=ours, theirs=theirs)))
 
     def _repeated(self, prefix: str) -> Tensor:
         """Scales or zero-points."""

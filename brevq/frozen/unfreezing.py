@@ -35,7 +35,8 @@ def unfreeze(model: Model) -> Model:
 
     All layers have their classes, parameters and quantizers again, with the state that these had: learned scales, bit
     widths, ranges and phases. **With** ``freeze(model, keep_float=True)`` the parameters are the very same ones, all of
-    the state is what it was, bit for bit, and an optimizer that knew them goes on.
+    the state is what it was, bit for bit, and an optimizer that knew them goes on. Where other codes were loaded since,
+    they hold what those stand for.
 
     **Without**, parameters are new, and hold what the codes stand for. Learned and constant scales are then the same,
     and so are the codes. Scales from statistics are taken of those values: the largest absolute value gives the same
@@ -64,11 +65,12 @@ def unfreeze(model: Model) -> Model:
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"`model` must be a module, not {type(model).__name__}")
     layers = [(name, layer, layer.frozen) for name, layer in frozen_layers(model)]
-    parameters = _parameters([frozen for _, _, frozen in layers])
-    for _, layer, frozen in layers:
-        for tensor in frozen.tensors.values():
-            regrow(tensor.origin, tensor.quantized_shape)
-        take_out(layer, {name: parameters[slot] for name, slot in frozen.slots.items()})
+    with torch.inference_mode(False):
+        parameters = _parameters([frozen for _, _, frozen in layers])
+        for _, layer, frozen in layers:
+            for tensor in frozen.tensors.values():
+                regrow(tensor.origin, tensor.quantized_shape)
+            take_out(layer, {name: parameters[slot] for name, slot in frozen.slots.items()})
     others = [name for layer in layers for name in _others(*layer)]
     if others:
         warnings.warn(_OTHERS.format(names="\n".join(f"  {name}" for name in others)), stacklevel=2)
@@ -88,7 +90,11 @@ def _parameters(layers: list[Frozen]) -> dict[Slot, nn.Parameter]:
 
 
 def _restored(slot: Slot, tensor: FrozenTensor) -> nn.Parameter:
-    return nn.Parameter(tensor.value(), slot.requires_grad) if slot.parameter is None else slot.parameter
+    if slot.parameter is None:
+        return nn.Parameter(tensor.value(), slot.requires_grad)
+    if tensor.loaded and not slot.elsewhere:
+        slot.parameter.copy_(tensor.value())
+    return slot.parameter
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from brevq.function.fused import is_differentiated, recorded
+from brevq.function.recording import is_differentiated, recorded
 
 #: Below as many values there is no memory to save.
 _MANY = 2**12

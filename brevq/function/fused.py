@@ -1,7 +1,7 @@
-"""Functions of many passes in as few: integer fake quantization, and the largest absolute value.
+"""Integer fake quantization in few passes over memory.
 
-Each has the values of its composed form, operation by operation, so that they are equal bit for bit; a zero may have
-the other sign. What they save is memory traffic: one buffer is worked on in place, and for the gradient as little is
+It has the values of its composed form, operation by operation, so that they are equal bit for bit; a zero may have
+the other sign. What it saves is memory traffic: one buffer is worked on in place, and for the gradient as little is
 kept as it can be had from. Gradients are those of the composed form, to rounding:
 
 - that of a tensor is passed on as it is where the composed form multiplies and divides it by the scale;
@@ -16,7 +16,7 @@ of `torch.func`, and for gradients of gradients, the composed form is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,10 @@ from torch import Tensor
 
 from brevq.function import residuals
 from brevq.function.ops_ste import round_ste, straight_through
+from brevq.function.recording import differentiate, is_differentiated, recorded
 
 #: Those that are computed in place; half precision is computed in the composed form.
 _DTYPES = (torch.float32, torch.float64)
-
-#: From how many values on memory takes longer than the calls of operations.
-_MANY = 2**14
 
 #: From how many values on a CPU's caches hold no buffer, so that what takes several of them goes piece by piece; and
 #: how many values a piece has, times the number of threads.
@@ -37,18 +35,6 @@ _LARGE, _PIECE = 2**20, 2**16
 
 #: The same of what takes so many buffers that a part of the caches holds none.
 _LARGE_SHORT = 2**17
-
-
-def recorded() -> bool:
-    """Whether operations are recorded now, to be compiled or transformed, rather than run.
-
-    Examples:
-        >>> recorded(), torch.vmap(lambda x: x * recorded())(torch.ones(2))
-        (False, tensor([1., 1.]))
-    """
-    transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
-    traced = torch._C._get_tracing_state() is not None  # noqa: SLF001  # as above
-    return transformed or traced or torch.compiler.is_compiling()
 
 
 def fake_quantize(
@@ -125,32 +111,6 @@ def _rectified(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, 
     return y
 
 
-def abs_max(rows: Tensor) -> Tensor:
-    """The largest absolute value of each row; the gradient is shared by all values that have it, and zero at zero.
-
-    Of a row whose largest value is infinite or NaN all gradients are NaN.
-
-    Args:
-        rows: shape `(..., values)`, one value at least.
-
-    Returns:
-        Shape `(...)`; NaN of rows that have one.
-
-    Examples:
-        >>> rows = torch.tensor([[1.0, -3.0, 3.0], [0.0, 0.5, 0.0]], requires_grad=True)
-        >>> maxima = abs_max(rows)
-        >>> maxima.sum().backward()
-        >>> maxima.tolist(), rows.grad.tolist()
-        ([3.0, 0.5], [[0.0, -0.5, 0.5], [0.0, 1.0, 0.0]])
-    """
-    if recorded() or rows.dtype not in _DTYPES:
-        return rows.abs().amax(dim=-1)
-    if not (rows.requires_grad and torch.is_grad_enabled()):
-        return largest(rows)
-    maxima: Tensor = _AbsMax.apply(rows)  # type: ignore[no-untyped-call]  # torch's
-    return maxima
-
-
 class _FakeQuantize(torch.autograd.Function):
     """`fake_quantize`, and its gradients."""
 
@@ -206,27 +166,6 @@ class _FakeQuantizeShort(torch.autograd.Function):
         return (*gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, ctx.ends), *(None,) * 3)
 
 
-class _AbsMax(torch.autograd.Function):
-    """`abs_max`, and its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        maxima = largest(rows)
-        ctx.save_for_backward(rows, maxima)
-        return maxima
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor | None:
-        saved: tuple[Tensor, Tensor] = ctx.saved_tensors
-        rows, maxima = saved
-        if is_differentiated(grad):
-            return differentiate(lambda x: x.abs().amax(dim=-1), [rows], grad)[0]
-        signs = rows / torch.where(maxima == 0, 1, maxima).unsqueeze(-1)
-        torch.ops.aten.hardshrink.out(signs, _below_one(signs.dtype), out=signs)
-        share = grad / signs.abs().sum(dim=-1).clamp_min_(1)
-        return signs.mul_(share.unsqueeze(-1))
-
-
 def _steps(x: Tensor, scale: Tensor, zero_point: Tensor | None, rectified: bool = False) -> Tensor:
     """``x / scale + zero_point``, in a buffer of its own; of `rectified` far below all codes where ReLU blocks."""
     steps = torch.threshold(x, 0.0, -math.inf).div_(scale) if rectified else x / scale
@@ -242,24 +181,6 @@ def _equal(x: Tensor, y: Tensor, out: Tensor) -> Tensor:
     """1 where `x` equals `y`, which NaN does not, else 0: as numbers, which are faster to work with than booleans."""
     equal: Tensor = torch.eq(x, y, out=out)
     return equal
-
-
-def largest(rows: Tensor) -> Tensor:
-    """``max |row|``, without a gradient; of many values from both ends: two reductions, and no buffer.
-
-    Args:
-        rows: shape `(..., values)`, one value at least.
-
-    Returns:
-        Shape `(...)`; NaN of rows that have one.
-
-    Examples:
-        >>> largest(torch.tensor([[1.0, -3.0], [0.0, 0.5]]))
-        tensor([3.0000, 0.5000])
-    """
-    if rows.numel() < _MANY:
-        return rows.abs().amax(dim=-1)
-    return torch.maximum(rows.amax(dim=-1), -rows.amin(dim=-1)).abs()
 
 
 def _through_mask(grad: Tensor, saved: tuple[Tensor, ...], record: bool) -> Tensor:
@@ -403,49 +324,6 @@ def _recorded_gradients(
 
     found = iter(differentiate(composed, wanted, grad))
     return tuple(next(found) if needed else None for needed in needs[:3])
-
-
-def _below_one(dtype: torch.dtype) -> float:
-    """The largest number below 1: a quotient by the largest value is above it where it is 1 or -1, and nowhere else."""
-    return 1 - torch.finfo(dtype).eps / 2
-
-
-def is_differentiated(grad: Tensor) -> bool:
-    """Whether the gradients from `grad` are to be differentiated themselves, or are many at once.
-
-    Args:
-        grad: what a backward pass was given.
-
-    Examples:
-        >>> is_differentiated(torch.ones(2))
-        True
-    """
-    batched: bool = torch._C._functorch.is_legacy_batchedtensor(grad)  # noqa: SLF001  # no public name
-    return torch.is_grad_enabled() or batched or recorded()
-
-
-def differentiate(
-    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor], grad: Tensor | list[Tensor]
-) -> tuple[Tensor | None, ...]:
-    """The gradients of what `function` computes, themselves differentiable where that is asked for.
-
-    Each input has the gradient of what it does itself, and not of what another one does that is computed from it.
-
-    Args:
-        function: what computes a tensor, or several, from the inputs.
-        inputs: for which the gradients are.
-        grad: the gradient of what it computes, or of each.
-
-    Examples:
-        >>> x = torch.tensor(3.0, requires_grad=True)
-        >>> differentiate(lambda x: x * x, [x], torch.tensor(1.0))
-        (tensor(6., grad_fn=<AddBackward0>),)
-    """
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        apart = [x.view_as(x) for x in inputs]
-        y = function(*apart)
-    return torch.autograd.grad(y, apart, grad, create_graph=again, allow_unused=True)
 
 
 def _composed(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:

@@ -10,15 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevq.function.fused import (
-    _equal,
-    _fits,
-    _pass_where,
-    _through_mask,
-    differentiate,
-    is_differentiated,
-)
+from brevq.function.fused import _equal, _fits, _pass_where, _through_mask
 from brevq.function.ops_ste import round_ste, scalar_clamp_ste, straight_through
+from brevq.function.recording import differentiate, is_differentiated
 
 # Of each dtype: integers as wide, where among their bits the exponent is, and the largest power of two.
 _EXPONENT = {
@@ -118,10 +112,11 @@ class _FakeQuantizeFloat(torch.autograd.Function):
             return _through_mask(grad, ctx.saved_tensors, record), None, None, None
         x, scale = ctx.saved_tensors
         if record:
-            of_x, of_scale = differentiate(
-                lambda x, scale: _composed(x, scale, ctx.numbers, ctx.straight), [x, scale], grad
-            )
-            return of_x if ctx.needs_input_grad[0] else None, of_scale, None, None
+            if not ctx.needs_input_grad[0]:
+                found = differentiate(lambda scale: _composed(x, scale, ctx.numbers, ctx.straight), [scale], grad)
+                return None, *found, None, None
+            both = differentiate(lambda x, scale: _composed(x, scale, ctx.numbers, ctx.straight), [x, scale], grad)
+            return *both, None, None
         return (*_gradients(grad, x, scale, ctx.numbers, ctx.straight), None, None)
 
 

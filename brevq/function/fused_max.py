@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevq.function.fused import differentiate, is_differentiated, largest, recorded
+from brevq.function.largest import largest
 from brevq.function.ops_ste import round_ste, scalar_clamp_min_ste
+from brevq.function.recording import differentiate, is_differentiated, recorded
 
 #: In stretches of so many values the largest ones are looked for, if rows can be divided into such.
 _STRETCH = 1024
@@ -122,10 +123,8 @@ def _in_stretches(rows: Tensor) -> Tensor:
 def _residuals(rows: Tensor, scale: Tensor, grad: Tensor, buffer: Tensor) -> Tensor:
     """``sum of grad * (codes - row / scale)`` of each row; `buffer` is written to, as fresh memory costs more."""
     steps = torch.div(rows, scale, out=buffer)
-    residual = steps.round().sub_(steps)
-    if rows.dim() == 1:
-        return torch.dot(residual, grad)
-    return residual.mul_(grad).sum(dim=-1)
+    # In the order of summation of the operations one by one, which a scalar product has not.
+    return steps.round().sub_(steps).mul_(grad).sum(dim=-1)
 
 
 def _give_to_largest(of_rows: Tensor, rows: Tensor, stretches: Tensor, maxima: Tensor, of_range: Tensor) -> None:

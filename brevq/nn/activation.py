@@ -122,7 +122,7 @@ class QuantReLU(QuantActivation, nn.ReLU):
     def _quantized(self, x: Any, act_quant: Quantizer) -> Any:
         """The function, quantized; in training both at once, where the quantizer can do both."""
         both = type(x) is Tensor and x.requires_grad and torch.is_grad_enabled() and not self.inplace
-        return act_quant(x, True) if both and act_quant.rectifies(x) else super()._quantized(x, act_quant)
+        return act_quant.rectified(x) if both and act_quant.rectifies(x) else super()._quantized(x, act_quant)
 
     def _twin(self, x: Any) -> Any:
         """The function itself; its output is kept for the gradient where the quantizer keeps it too."""

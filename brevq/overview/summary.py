@@ -7,12 +7,15 @@ from typing import Any
 
 import attrs
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.overview import page, text
 from brevq.overview.records import Record, learned_by_quantizers, records_of
 from brevq.overview.rows import folded
 from brevq.overview.totals import totals
+
+_LAZY = "`{name}` has no shape yet: call the model on a batch once, which builds its lazy layers"
 
 
 @attrs.frozen(repr=False)
@@ -129,7 +132,7 @@ def summary(model: nn.Module, depth: int | None = None) -> Summary:
 
     Raises:
         ArgumentTypeError: `model` is not a module, or `depth` not a whole number.
-        ArgumentError: `depth` is below 1.
+        ArgumentError: `depth` is below 1, or a layer is built by its first batch, which has not come yet.
 
     Examples:
         >>> from brevq.nn import QuantLinear, QuantReLU
@@ -154,6 +157,7 @@ def summary(model: nn.Module, depth: int | None = None) -> Summary:
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"`model` must be a module, not {type(model).__name__}")
     _check_depth(depth)
+    _check_built(model)
     records = tuple(records_of(model))
     return Summary(
         name=type(model).__name__,
@@ -172,6 +176,13 @@ def _check_depth(depth: int | None) -> None:
         raise ArgumentTypeError(f"`depth` (={depth!r}) must be a whole number of levels, or None for all")
     if depth < 1:
         raise ArgumentError(f"`depth` (={depth}) must be 1 or more levels, or None for all")
+
+
+def _check_built(model: nn.Module) -> None:
+    """Refuse a model with parameters that have no shape before the first batch."""
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ArgumentError(_LAZY.format(name=name))
 
 
 def _other_paths(model: nn.Module, layers: Container[str]) -> dict[str, tuple[str, ...]]:

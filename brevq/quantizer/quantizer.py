@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -131,25 +132,38 @@ class Quantizer(nn.Module):
     @property
     def clamps_at_zero(self) -> bool:
         """Whether it now makes zero of all that is below, and no one, nor a gradient, can tell what that was."""
-        asked = getattr(self.tensor_quant, "clamps_at_zero", None)
-        return asked is not None and not torch.is_grad_enabled() and not is_watched(self) and bool(asked())
+        short = self._short
+        unseen = short is not None and not torch.is_grad_enabled() and not is_watched(self)
+        return unseen and bool(short.clamps_at_zero(self.tensor_quant))
 
     @property
     def forgets_input(self) -> bool:
         """Whether it keeps less than its input for the gradient, so that one that nobody else keeps takes no memory."""
-        asked = getattr(self.tensor_quant, "forgets_input", None)
-        return asked is not None and bool(asked())
+        return self._short is not None and bool(self._short.forgets_input)
 
     def rectifies(self, x: Tensor) -> bool:
-        """Whether ReLU of `x` can be left to it, by calling it with `x` and True; nobody is to see the difference.
+        """Whether ReLU of `x` can be left to `rectified`; nobody is to see the difference.
 
         Args:
             x: a tensor.
         """
-        asked = getattr(self.tensor_quant, "rectifies", None)
-        if asked is None or self.calibrating:
-            return False
-        return not (is_watched(self) or is_watched(self.tensor_quant)) and bool(asked(x))
+        short = self._short
+        unseen = short is not None and not self.calibrating and not is_watched(self)
+        return unseen and bool(short.rectifies(self.tensor_quant, x))
+
+    def rectified(self, x: Tensor) -> QuantTensor:
+        """ReLU of `x`, quantized, where `rectifies` says that it can.
+
+        Args:
+            x: a floating-point tensor.
+        """
+        core: Any = self.tensor_quant
+        return self._quantized(partial(core.quantized, rectified=True), x)
+
+    @property
+    def _short(self) -> Any:
+        """The short ways of the core quantizer; None if it has none."""
+        return vars(self.tensor_quant).get("short")
 
     @property
     def elements(self) -> int:
@@ -174,6 +188,9 @@ class Quantizer(nn.Module):
             ArgumentTypeError: `x` is not a floating-point tensor.
             UncalibratedError: in evaluation, no data having been seen.
         """
+        return self._quantized(self.tensor_quant, x, *context)
+
+    def _quantized(self, quantize: Callable[..., Any], x: Tensor, *context: Tensor) -> QuantTensor:
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
         if x.device != self.grid.device:
@@ -187,7 +204,7 @@ class Quantizer(nn.Module):
         except ArgumentError as error:
             raise ArgumentError(f"{describe(self)}: {error}") from error
         try:
-            y, scale, zero_point, bit_width = self.tensor_quant(laid_out, *context)[:4]
+            y, scale, zero_point, bit_width = quantize(laid_out, *context)[:4]
         except UncalibratedError as error:
             raise UncalibratedError(_UNCALIBRATED.format(where=describe(self))) from error
         y = y if granularity is None else granularity.join(y, wide.shape)

@@ -83,9 +83,10 @@ def read_index(library: Library) -> Contents | None:
         content = {name: index[name] for name in ("bases", "recipes")}
         if index["brevq_index"] != VERSION or index["hash"] != _hash(library, content):
             return None
-    except (OSError, ValueError, TypeError, KeyError):  # importing the library tells the truth
+        records = tuple(_record(library, fields) for fields in content["recipes"])
+        return Contents(records, tuple(content["bases"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # importing the library tells the truth
         return None
-    return Contents(tuple(_record(library, fields) for fields in content["recipes"]), tuple(content["bases"]))
 
 
 def place_of(library: Library) -> Path | None:

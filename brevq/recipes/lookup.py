@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import html
-import importlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from types import ModuleType
 from typing import Any, overload
 
 import attrs
@@ -270,15 +270,28 @@ def _get_from(prefix: str, name: str) -> Any:
     library = _library_of(prefix)
     module = import_library(library)
     if prefix not in (library.name, library.module):
-        try:
-            module = importlib.import_module(prefix)
-        except ImportError as error:
-            raise RecipeLookupError(f"Library {library} has no module `{prefix}`: {error}") from error
+        module = _module_of(library, prefix)
     recipe = _attribute(module, name)
     if not is_recipe(recipe):
         near = did_you_mean(name, [it for it, content in vars(module).items() if is_recipe(content)])
         raise RecipeLookupError(f"Library {library} has no recipe `{name}`.{near}")
     return recipe
+
+
+def _module_of(library: Library, path: str) -> ModuleType:
+    """A module of a library, imported.
+
+    Raises:
+        RecipeLookupError: there is none.
+        LibraryError: it can not be imported.
+    """
+    try:
+        return import_library(attrs.evolve(library, module=path))
+    except LibraryError as error:
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and f"{path}.".startswith(f"{cause.name}."):
+            raise RecipeLookupError(f"Library {library} has no module `{path}`: {cause}") from cause
+        raise
 
 
 def _attribute(holder: Any, path: str) -> Any:

@@ -103,8 +103,10 @@ class ComponentContract(Components):
 
     def test_values(self, case: Case, device: torch.device) -> None:
         """The first call returns the documented numbers, in their shape, in float32, on the device of the inputs."""
-        results = _parts(case.create().to(device)(*_on(device, case.inputs)))
         expected = [torch.as_tensor(part, dtype=torch.float64) for part in _parts(case.reference(*case.inputs))]
+        before = [part.clone() for part in case.inputs]
+        results = _parts(case.create().to(device)(*_on(device, case.inputs)))
+        expect.equal(before, list(case.inputs), "the inputs are left as they are")
         expect.equal(len(expected), len(results), "it returns as many tensors as the reference")
         for wanted, result in zip(expected, results, strict=True):
             expect.equal((torch.float32, device.type), (result.dtype, result.device.type), "results are float32, there")

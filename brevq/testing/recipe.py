@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import attrs
@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from brevq.errors import ArgumentError
 from brevq.inject import check, dump, explain, fingerprint, load
+from brevq.inject.installed import packages
 from brevq.testing import expect
 from brevq.testing.contract import Contract, devices, dtypes
 from brevq.testing.layers import ZEROS, Bench, benches
+
+#: Of the weights of the smallest layer here, a scale for each channel is taken of every sixth.
+_SHARE = 0.2
 
 
 class RecipeContract(Contract):
@@ -24,7 +28,8 @@ class RecipeContract(Contract):
 
     A class declares `recipe`, or `recipes` for several:
 
-    - Values lie on the grid that the quantizer states, and training gives all parameters finite gradients.
+    - Values lie on the grid that the quantizer states and go along with what was quantized, and training gives all
+      parameters finite gradients, which reach the weights.
     - The state goes round, with keys that are fixed at construction; copies compute the same, compiled ones too.
     - float16, bfloat16 and float64 keep their dtype; zeros stay zeros.
     - The recipe has a docstring and no faults, pickles, and goes round as text.
@@ -74,8 +79,17 @@ class RecipeContract(Contract):
             quantized = own[name]() if name in own else quantizer(x)
             expect.holds(quantized.is_valid, f"what `{name}` quantizes lies on the grid that it states")
 
+    def test_quantized_values_go_along(self, bench: Bench) -> None:
+        """What a layer quantizes does not vanish, and keeps its direction: its product with what came is positive."""
+        layer, x = bench.calibrated()
+        for name, given, quantized in _quantized(layer, x):
+            expect.holds((given * quantized).sum() > 0, f"what `{name}` quantizes goes along with what it was given")
+
     def test_every_parameter_gets_a_finite_gradient(self, bench: Bench) -> None:
-        """One step of training gives all parameters a finite gradient: weights and biases one that is not zero."""
+        """One step of training gives all parameters a finite gradient: weights and biases one that is not zero.
+
+        Of weights, more than those from which scales are taken get one: a fifth at least.
+        """
         layer, x = bench.make().train(), torch.randn(bench.shape, requires_grad=True)
         weight, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
         if getattr(layer, "bias_quant", None) is not None and isinstance(bias, Tensor):
@@ -88,6 +102,9 @@ class RecipeContract(Contract):
         for name, own in {"weight": weight, "bias": bias}.items():
             moves = own is None or (own.grad is not None and own.grad.abs().sum() > 0)
             expect.holds(moves, f"the layer's {name} gets a gradient that is not zero")
+        if isinstance(weight, nn.Parameter) and weight.grad is not None:
+            share = (weight.grad != 0).double().mean()
+            expect.holds(share > _SHARE, "the gradient reaches the weights, and not only those that give the scales")
 
     def test_state_goes_round(self, bench: Bench) -> None:
         """The state of a calibrated layer loads, strictly, into a fresh one, which then computes the same."""
@@ -119,9 +136,11 @@ class RecipeContract(Contract):
             expect.equal(layer(x), copied(x), f"{way} computes the same")
 
     def test_other_dtypes_keep_their_dtype(self, bench: Bench, dtype: torch.dtype) -> None:
-        """A model in another dtype returns that dtype, and its scales stay float32."""
+        """A model in another dtype returns that dtype, and finite numbers; its scales stay float32."""
         layer, x = bench.calibrated()
-        expect.equal(dtype, layer.to(dtype)(x.to(dtype)).dtype, "the output has the dtype of the model")
+        y = layer.to(dtype)(x.to(dtype))
+        expect.equal(dtype, y.dtype, "the output has the dtype of the model")
+        expect.holds(y.isfinite().all(), f"the output in {dtype} is finite")
         for name, quantizer in _quantizers(layer).items():
             tensors = [*quantizer.parameters(), *quantizer.buffers()]
             kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
@@ -157,7 +176,7 @@ class RecipeContract(Contract):
 
     def test_recipe_goes_round_as_text(self, a_recipe: Any) -> None:
         """What `dump` writes of it, `load` reads: a recipe that builds the same."""
-        allowed = ("brevq", "injectors", a_recipe.__module__.partition(".")[0])
+        allowed = (*packages(), a_recipe.__module__.partition(".")[0])
         loaded = load(dump(a_recipe), allowed=allowed)
         expect.equal(fingerprint(a_recipe), fingerprint(loaded), "the recipe goes round as text")
 
@@ -170,6 +189,19 @@ class RecipeContract(Contract):
         expect.holds(quantized.value.isfinite().all(), "zeros become finite values")
         has_zero = attrs.evolve(quantized, value=torch.zeros_like(quantized.value)).is_valid
         expect.holds(not has_zero or quantized.value.abs().sum() == 0, "zeros stay zeros")
+
+
+def _quantized(layer: Any, x: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """What a layer quantizes, by the argument that the quantizer came from: the tensor, and what becomes of it."""
+    if not hasattr(layer, "weight"):
+        y = layer(x)
+        if y.shape == x.shape:  # of what has another shape, such as sums, it is not known what was quantized
+            yield "act_quant", x, y
+        return
+    for name, quantizer in _quantizers(layer).items():
+        own = {"weight_quant": "weight", "bias_quant": "bias"}.get(name)
+        quantized = getattr(layer, f"quant_{own}")() if own else quantizer(x)
+        yield name, getattr(layer, own) if own else x, quantized.value
 
 
 def _quantizers(layer: nn.Module) -> dict[str, Any]:

@@ -266,6 +266,15 @@ def test_wrong_set(brevq, text, reason):
     assert said.err.splitlines()[-1].startswith(f"Error: Invalid value for '--set': {reason}")
 
 
+@pytest.mark.parametrize(("source", "reason"), [("1 / 0", "division by zero"), ("raise SystemExit('no')", "no")])
+def test_set_from_a_module_that_fails(brevq, distribution, source, reason):
+    """Whatever a module raises when it is imported for an override is told."""
+    distribution("acme-parts", {}, {"acme_parts.py": source})
+    said = brevq("explain Int8WeightPerTensor --set scaling_stats_impl=acme_parts:X")
+    assert (2, "") == (said.status, said.out)
+    assert said.err.endswith(f"'acme_parts:X' can not be imported: {reason}.\n")
+
+
 def test_explain_faults(brevq):
     """A recipe that can not be built is told with all its faults, as they are written, and exit status 1."""
     said = brevq("explain Int8WeightPerTensor --set bitwidth=4")

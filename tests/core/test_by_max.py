@@ -45,7 +45,7 @@ def results(layer):
 def test_leads_where_the_long_way_does(case):
     """Values and scales are equal bit for bit; a gradient is, but for the order in which a sum is taken."""
     layer = LAYERS[case]()
-    assert layer.weight_quant.tensor_quant.by_max is not None
+    assert layer.weight_quant.tensor_quant.short.by_max is not None
     *short, gradient = results(layer)
     *long, expected = results(watched(layer))
     assert long == short
@@ -57,7 +57,7 @@ def test_leads_where_the_long_way_does(case):
 @pytest.mark.parametrize("case", OTHERS)
 def test_others_go_the_long_way(case):
     """A recipe with another part than the usual ones has no short way."""
-    assert OTHERS[case]().weight_quant.tensor_quant.by_max is None
+    assert OTHERS[case]().weight_quant.tensor_quant.short.by_max is None
 
 
 def test_shared_quantizers_go_the_long_way():

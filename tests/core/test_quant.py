@@ -845,13 +845,14 @@ def _ends_of(route):
 def test_routes(case):
     """Quantizers of the usual parts whose number of bits stays are computed in few passes, others a part at a time."""
     create, expected = ROUTES[case]
-    assert expected == _ends_of(create().fused)
+    module = create()
+    assert expected == _ends_of(getattr(module, "short", module).fused)
 
 
 def test_a_route_is_known_on_the_meta_device():
     """Where nothing has a value yet the number of bits is known all the same, and with it the short route."""
     with torch.device("meta"):
-        assert _usual().fused == FusedInt(-7.0, 7.0, straight=False, shifted=False)
+        assert _usual().short.fused == FusedInt(-7.0, 7.0, straight=False, shifted=False)
 
 
 @pytest.mark.parametrize("values", ["plain", "zeros", "hard"])
@@ -867,7 +868,7 @@ def test_few_passes_equal_the_parts(case, values):
     for fused in (True, False):
         module, leaf = ROUTES[case][0](), x.clone().requires_grad_()
         if not fused:
-            module.fused = module.int_threshold = None
+            module.short.fused = module.short.int_threshold = module.short.by_max = None
         y, *rest = module(leaf)
         y.backward(torch.linspace(-1, 1, x.numel()).reshape(SHAPE))
         grads = [leaf.grad, *(parameter.grad for parameter in module.parameters())]
@@ -914,4 +915,7 @@ def test_a_known_integer_threshold(int_scaling, bits, signed):
     """A threshold that stays is a number, by which scales are divided as by the tensor that it would be."""
     module = _usual(_int_quant(False, signed), int_scaling=int_scaling(signed), bit_width=BitWidthConst(bits))
     scale = ParameterScaling(0.9)(torch.zeros(())) / int_scaling(signed)(torch.tensor(float(bits)))
-    assert (True, scale.item()) == (isinstance(module.int_threshold, float), module(torch.tensor(PLAIN))[1].item())
+    assert (True, scale.item()) == (
+        isinstance(module.short.int_threshold, float),
+        module(torch.tensor(PLAIN))[1].item(),
+    )

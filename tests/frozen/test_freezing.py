@@ -24,6 +24,7 @@ from brevq.nn import (
     QuantReLU,
 )
 from injectors import (
+    Fp8e4m3OCPWeightPerTensor,
     Int4WeightPerChannel,
     Int8ActPerTensor,
     Int8ActPerTensorDynamic,
@@ -32,6 +33,7 @@ from injectors import (
     Int8WeightPerChannel,
     Int8WeightPerChannelA2Q,
     Int8WeightPerTensor,
+    Int8WeightPerTensorLearnedBits,
     Int8WeightPerTensorLSQ,
     Int32Bias,
 )
@@ -510,6 +512,12 @@ def test_no_module(function):
         function(3)
 
 
+def test_no_state():
+    """Anything but a state is refused."""
+    with pytest.raises(ArgumentTypeError, match=r"`state` \(=None\) must be a state of a frozen model"):
+        load_state(QuantLinear(2, 2).eval(), None)
+
+
 # Memory
 
 
@@ -552,6 +560,25 @@ def test_memory_is_storage(freezes):
     if freezes:
         brevq.freeze(model)
     assert (floats, storages(model)) == (memory(model).float_bytes, memory(model).bytes)
+
+
+def test_memory_of_kept_floats():
+    """Floats that are kept beside the codes are counted, once where layers are tied."""
+    model = nn.Sequential(QuantLinear(8, 8, bias=False), QuantLinear(8, 8, bias=False)).eval()
+    model[1].weight = model[0].weight
+    without = memory(brevq.freeze(copy.deepcopy(model)))
+    kept = memory(brevq.freeze(model, keep_float=True))
+    assert (4 * 64, 4 * 64) == (without.float_bytes, kept.float_bytes)
+    assert without.bytes + 4 * 64 == kept.bytes
+
+
+@pytest.mark.parametrize("first", [nn.Linear, QuantLinear])
+def test_memory_of_floats_elsewhere(first):
+    """A parameter that a float layer reads too is one of the float model, whichever comes first."""
+    second = nn.Linear if first is QuantLinear else QuantLinear
+    model = nn.Sequential(first(8, 8, bias=False), second(8, 8, bias=False)).eval()
+    model[1].weight = model[0].weight
+    assert 4 * 64 == memory(brevq.freeze(model)).float_bytes
 
 
 def test_floats_are_freed():
@@ -618,6 +645,122 @@ def test_state_of_another_weight(inputs, bits):
     with pytest.raises(ArgumentError, match=r"the state is not one of this model frozen: 0.weight_quant"):
         load_state(model, state)
     assert QuantLinear is type(model[0])
+
+
+def test_state_with_another_shape():
+    """A state that fits but for a shape of what is no quantizer's is refused, and the model is as it was."""
+    model = nn.Sequential(QuantLinear(8, 4), nn.Linear(4, 3))
+    before = state_of(model)
+    state = {**brevq.freeze(copy.deepcopy(model).eval()).state_dict(), "1.weight": torch.ones(5, 4)}
+    with pytest.raises(ArgumentError, match=r"it has another shape of 1\.weight\. The model"):
+        load_state(model, state)
+    assert (QuantLinear, True) == (type(model[0]), model.training)
+    assert equal_states(before, state_of(model))
+
+
+def test_state_with_another_grid_of_what_is_not_frozen():
+    """A state in which a dynamic quantizer has another grid is refused, and the model is as it was."""
+
+    def model(bits):
+        return nn.Sequential(QuantLinear(8, 4), QuantIdentity(act_quant=Int8ActPerTensorDynamic.let(bit_width=bits)))
+
+    state, other = brevq.freeze(model(8).eval()).state_dict(), model(4)
+    with pytest.raises(ArgumentError, match=r"1\.act_quant is quantized to .* 4 bits, and in the state to .* 8 bits"):
+        load_state(other, state)
+    assert QuantLinear is type(other[0])
+
+
+@pytest.mark.parametrize("bits", [3, 7, 12, 20])
+def test_state_of_other_learned_bits(bits):
+    """A frozen model whose bit widths are learned takes the state of one that learned others."""
+    models = [nn.Sequential(QuantLinear(8, 4, weight_quant=Int8WeightPerTensorLearnedBits)).eval() for _ in range(2)]
+    models[1][0].weight_quant.tensor_quant.bit_width_impl.offset.data.fill_(bits - 2)
+    one, other = map(brevq.freeze, models)
+    one.load_state_dict(other.state_dict())
+    x = torch.linspace(-1, 1, 8)
+    assert bits == one[0].quant_weight().bit_width
+    assert torch.equal(other(x), one(x))
+    assert torch.equal(other[0].quant_weight().int(), brevq.unfreeze(one)[0].quant_weight().int())
+
+
+def test_state_of_another_recipe_into_frozen():
+    """What a frozen model says to the state of another recipe names the quantizer."""
+    one, other = (brevq.freeze(nn.Sequential(QuantLinear(8, 4, weight_bit_width=bits)).eval()) for bits in (8, 7))
+    with pytest.raises(RuntimeError, match=r"0\.weight_quant\.origin: (.|\n)*is quantized to signed narrow 8 bits"):
+        one.load_state_dict(other.state_dict())
+
+
+def test_kept_floats_give_way_to_a_state():
+    """Where a frozen model was given other codes, kept parameters are the same objects, with what those stand for."""
+    one, other = nn.Sequential(QuantLinear(8, 4)).eval(), nn.Sequential(QuantLinear(8, 4)).eval()
+    weight, x = one[0].weight, torch.linspace(-1, 1, 8)
+    brevq.freeze(one, keep_float=True)
+    one.load_state_dict(one.state_dict())
+    one.load_state_dict(brevq.freeze(other).state_dict())
+    expected = other(x)
+    assert torch.equal(expected, brevq.unfreeze(one)(x))
+    assert weight is one[0].weight
+
+
+def test_floats_elsewhere_are_loaded():
+    """A parameter that a float layer reads too is what a state says, not what its codes stand for."""
+    models = []
+    for _ in range(2):
+        linear, twin = QuantLinear(4, 4), nn.Linear(4, 4)
+        linear.weight = twin.weight
+        models.append(brevq.freeze(nn.Sequential(linear, twin).eval()))
+    models[0].load_state_dict(models[1].state_dict())
+    expected = models[1][1].weight
+    brevq.unfreeze(models[0])
+    assert models[0][0].weight is models[0][1].weight
+    assert torch.equal(expected, models[0][0].weight)
+
+
+def test_kept_floats_move():
+    """Kept parameters go along to another dtype, as the same objects."""
+    model = nn.Sequential(QuantLinear(8, 4)).eval()
+    weight = model[0].weight
+    brevq.unfreeze(brevq.freeze(model, keep_float=True).bfloat16())
+    assert (True, torch.bfloat16) == (weight is model[0].weight, weight.dtype)
+    assert torch.bfloat16 == model(torch.ones(8, dtype=torch.bfloat16)).dtype
+
+
+def test_kept_floats_are_not_on_meta():
+    """On the meta device kept parameters are given up: what comes back is what the loaded codes stand for."""
+    model = brevq.freeze(nn.Sequential(QuantLinear(8, 4)).eval(), keep_float=True)
+    expected, state = model[0].weight, state_of(model)
+    model.to("meta").to_empty(device="cpu").load_state_dict(state)
+    assert torch.equal(expected, brevq.unfreeze(model)[0].weight)
+
+
+@pytest.mark.parametrize("weight", [Int8WeightPerTensor, Fp8e4m3OCPWeightPerTensor])
+@pytest.mark.parametrize("assign", [False, True])
+def test_from_meta(weight, assign):
+    """A frozen model on the meta device is filled by a state, whatever else it holds than what is in that."""
+    model = brevq.freeze(ready(network(weight), IMAGES))
+    expected, state, copied = model(IMAGES), state_of(model), copy.deepcopy(model).to("meta")
+    copied = copied if assign else copied.to_empty(device="cpu")
+    copied.load_state_dict(state, assign=assign)
+    assert torch.equal(expected, copied(IMAGES))
+    assert equal_states(state, state_of(copied))
+
+
+def test_frozen_names_can_not_be_deleted():
+    """What is frozen is not deleted either, and a frozen layer is as it was."""
+    layer = brevq.freeze(QuantLinear(8, 4).eval())
+    for name in ("weight", "weight_quant"):
+        with pytest.raises(ArgumentError, match=rf"`{name}` of this FrozenQuantLinear is frozen and stays as it is"):
+            delattr(layer, name)
+    assert isinstance(layer.weight_quant, FrozenTensor)
+
+
+def test_unfreezing_in_inference_mode():
+    """A model that was brought back in inference mode can be trained."""
+    model = brevq.freeze(nn.Sequential(QuantLinear(8, 4)).eval())
+    with torch.inference_mode():
+        brevq.unfreeze(model)
+    model.train()(torch.ones(8)).sum().backward()
+    assert model[0].weight.grad is not None
 
 
 def test_moving():

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from brevq.function.fused import abs_max, fake_quantize, recorded
+from brevq.function.fused import fake_quantize
+from brevq.function.largest import abs_max
 from brevq.function.ops_ste import round_ste, straight_through
+from brevq.function.recording import recorded
 
 DTYPES = [torch.float32, torch.float64]
 # Ends of 2 to 16 bits: signed, narrow, unsigned, and unsigned narrow.

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from brevq.function.fused import abs_max, fake_quantize
+from brevq.function.fused import fake_quantize
 from brevq.function.fused_max import fake_quantize_by_max, is_fused
+from brevq.function.largest import abs_max
 
 THRESHOLD, FLOOR = 7.0, 1e-10
 #: Rows of every kind: in one or several stretches, too short for any, with ties, and of zeros.

@@ -855,6 +855,13 @@ def test_broken_module(packages):
     assert isinstance(error.value.__cause__, ZeroDivisionError)
 
 
+def test_module_that_exits(packages, tmp_path):
+    """A module that ends the process when it is imported, as scripts do, ends nothing."""
+    (tmp_path / "acme_script.py").write_text("raise SystemExit(0)")
+    text = json.dumps(TEXT | {"base": "acme_script:Recipe", "overrides": {}})
+    assert "`base` (='acme_script:Recipe') can not be imported: SystemExit: 0." in told(load, text, ["acme_script"])
+
+
 def test_another_process(python, tmp_path):
     """A text that one process writes is read by another, whatever that has imported."""
     (tmp_path / "carpool.py").write_text(

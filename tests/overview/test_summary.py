@@ -427,3 +427,12 @@ def test_too_narrow(network):
     with pytest.raises(ArgumentError) as refused:
         summary(network).text(30)
     assert "`width` (=30) must be 60 characters or more" == str(refused.value)
+
+
+def test_lazy_layers():
+    """A model with layers that the first batch will build is refused by the name of what has no shape."""
+    model = nn.Sequential(QuantLinear(8, 4), nn.LazyLinear(2))
+    with pytest.raises(ArgumentError, match=r"`1\.weight` has no shape yet: call the model on a batch once, which"):
+        summary(model)
+    model(torch.zeros(1, 8))
+    assert 8 * 4 + 4 + 4 * 2 + 2 == summary(model).parameters

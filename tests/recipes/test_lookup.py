@@ -202,6 +202,24 @@ def test_imports_fail_in_many_ways(acme, source, reason):
     assert problem.reason.endswith(f"can not be imported: {reason}")
 
 
+def test_module_of_a_library_that_can_not_be_imported(acme):
+    """A module of a library that raises whatever it may is told with that; one that is not there is no name."""
+    acme(
+        "acme",
+        more={"acme/broken.py": "1 / 0", "acme/leaving.py": "raise SystemExit", "acme/lacking.py": "import xy_z"},
+    )
+    for module, reason in {
+        "broken": "ZeroDivisionError: division by zero",
+        "leaving": "SystemExit: ",
+        "lacking": "ModuleNotFoundError: No module named 'xy_z'",
+    }.items():
+        expected = f"Library acme (acme.{module}, of acme-quant 1.0) can not be imported: {reason}"
+        assert expected == told(LibraryError, recipes.get, f"acme.{module}:Int3Weight")
+    assert "has no module `acme.none`: No module named 'acme.none'" in told(
+        RecipeLookupError, recipes.get, "acme.none:Int3Weight"
+    )
+
+
 def test_entry_point_that_names_no_module(distribution):
     """An entry point must name a package or module."""
     distribution("acme", {"acme": "acme:RECIPES"}, {"acme.py": ""})

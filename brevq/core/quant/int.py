@@ -1,31 +1,21 @@
 """Integer quantizers: an integer grid together with what gives it scale, zero-point and bit width."""
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.bit_width import BitWidthConst
 from brevq.core.checks import called
 from brevq.core.function_wrapper import TensorClamp, usual
-from brevq.core.memo import ScaleMemo, is_watched
-from brevq.core.quant.by_max import ByMax
 from brevq.core.quant.delay import delay_of
-from brevq.core.quant.int_base import FusedInt, IntQuant
+from brevq.core.quant.int_base import FusedInt
 from brevq.core.quant.jit import compile_if_asked
-from brevq.core.scaling.integer import IntScaling, PowerOfTwoIntScaling, StepScaling, TruncMsbScaling
-from brevq.core.scaling.statistics import StatsScaling
-from brevq.core.stats import AbsMax
+from brevq.core.quant.short import ShortWays, fused_grid, known_bits, quantize
+from brevq.core.scaling.integer import TruncMsbScaling
 from brevq.core.zero_point import ZeroZeroPoint
 from brevq.function.ops import max_int, min_int
 from brevq.function.ops_ste import is_scripting, round_ste
-
-# Up to here the quotient of a value and its own maximum's step is nearer to the last code than to the next.
-_EXACT_BITS = 16
-# In these a range over a number has the dtype that it has over a float32 tensor.
-_WIDE = (torch.float32, torch.float64)
 
 
 class RescalingIntQuant(Module):
@@ -67,10 +57,7 @@ class RescalingIntQuant(Module):
     zero_point: Tensor | None
     bit_width: Tensor | None
     if TYPE_CHECKING:  # TorchScript takes no attribute of another class
-        fused: FusedInt | None
-        by_max: ByMax | None
-        int_threshold: float | None
-        memo: ScaleMemo | None
+        short: ShortWays
 
     def __init__(
         self,
@@ -89,62 +76,33 @@ class RescalingIntQuant(Module):
         shifted = type(zero_point_impl) is not ZeroZeroPoint
         self.register_buffer("zero_point", None if shifted else torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
-        clips = shifted or not _covers(scaling_impl, int_scaling_impl)
-        int_threshold = _threshold(int_scaling_impl, bit_width_impl)
-        # Plain values, past what is done for tensors and modules that are set.
-        vars(self).update(
-            fused=_fused(int_quant, bit_width_impl, shifted, clips),
-            by_max=None if clips else _by_max(scaling_impl, int_quant, bit_width_impl),
-            int_threshold=int_threshold,
-            memo=ScaleMemo() if int_threshold is not None and hasattr(type(scaling_impl), "in_force") else None,
-        )
+        # A plain object, past what is done for tensors and modules that are set.
+        vars(self)["short"] = ShortWays(int_quant, scaling_impl, int_scaling_impl, bit_width_impl, shifted)
         compile_if_asked(self)
 
-    @torch.jit.unused
-    def clamps_at_zero(self) -> bool:
-        """Whether all that is below zero becomes zero, and no value has a part in the scale."""
-        unsigned = self.fused is not None and self.fused.clamps_at_zero
-        scaling_impl: Any = self.scaling_impl
-        return unsigned and self.memo is not None and scaling_impl.in_force() is not None
-
-    @torch.jit.unused
-    def forgets_input(self) -> bool:
-        """Whether less than `x` is kept for the gradient."""
-        return self.fused is not None and self.fused.forgets_input
-
-    @torch.jit.unused
-    def rectifies(self, x: Tensor) -> bool:
-        """Whether ReLU of `x` can be left to it: no value has a part in the scale, and nobody watches."""
-        if self.fused is None or not (self.fused.clamps_at_zero and self.fused.forgets_input):
-            return False
-        scaling_impl: Any = self.scaling_impl
-        is_settled = getattr(scaling_impl, "is_settled", None)
-        return is_settled is not None and not is_watched(scaling_impl) and bool(is_settled(x))
-
-    def forward(self, x: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width.
-
-        With `rectified` ReLU of `x` is, which `rectifies` says when to ask for.
-        """
-        bit_width = self.bit_width
-        if bit_width is None:
-            bit_width = self.bit_width_impl()
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`x`, of any shape, quantized and dequantized; then scale, zero-point and bit width."""
         if is_scripting():
-            x = torch.relu(x) if rectified else x
+            bit_width = self.bit_width
+            if bit_width is None:
+                bit_width = self.bit_width_impl()
             scale = self.scaling_impl(x) / self.int_scaling_impl(bit_width)
-        else:
-            short = _by_max_alone(self, x, bit_width)
-            if short is not None:
-                return short
-            scale = _scale(self, x, bit_width)
-        zero_point = self.zero_point
-        if zero_point is None:
-            zero_point = self.zero_point_impl(x, scale, bit_width)
-        if is_scripting():
-            y = self.int_quant(scale, zero_point, bit_width, x)
-        else:
-            y = _quantize(self.fused, self.int_quant, scale, zero_point, bit_width, x, rectified)
-        return y, scale, zero_point, bit_width
+            zero_point = self.zero_point
+            if zero_point is None:
+                zero_point = self.zero_point_impl(x, scale, bit_width)
+            return self.int_quant(scale, zero_point, bit_width, x), scale, zero_point, bit_width
+        else:  # noqa: RET505  # TorchScript leaves a branch uncompiled only where it is an explicit else
+            return self.quantized(x)
+
+    @torch.jit.unused
+    def quantized(self, x: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `forward` returns, of `x` or, where `short.rectifies` allows it, of its ReLU.
+
+        Args:
+            x: a tensor of any shape.
+            rectified: whether ReLU of it is meant. Default: no.
+        """
+        return self.short(self, x, rectified)
 
 
 class DecoupledRescalingIntQuant(Module):
@@ -297,7 +255,7 @@ class PrescaledRestrictIntQuant(Module):
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
         self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
-        self.fused = _fused(int_quant, bit_width_impl, shifted=False)
+        self.fused = fused_grid(int_quant, bit_width_impl, shifted=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -449,100 +407,15 @@ class TruncIntQuant(Module):
         return y, new_scale, new_zero_point, bit_width
 
 
-def _bits(bit_width_impl: Module) -> int | None:
-    """A number of bits that is known and stays; else None."""
-    return bit_width_impl.bits if type(bit_width_impl) is BitWidthConst else None
-
-
 def _constant(bit_width_impl: Module) -> Tensor | None:
     """A number of bits that is known and stays, as a tensor; else None."""
-    bits = _bits(bit_width_impl)
+    bits = known_bits(bit_width_impl)
     return None if bits is None else torch.tensor(float(bits))
-
-
-def _threshold(int_scaling_impl: Module, bit_width_impl: Module) -> float | None:
-    """An integer threshold that is known and stays; else None."""
-    bits = _bits(bit_width_impl)
-    if bits is None or type(int_scaling_impl) not in (IntScaling, PowerOfTwoIntScaling, StepScaling):
-        return None
-    return _threshold_of(int_scaling_impl, bits)
-
-
-@functools.lru_cache(maxsize=64)
-def _threshold_of(int_scaling_impl: Module, bits: int) -> float:
-    """The integer threshold of a number of bits, as it is computed in float32."""
-    return float(int_scaling_impl(torch.tensor(float(bits), device="cpu")))
-
-
-def _fused(int_quant: Module, bit_width_impl: Module, shifted: bool, clips: bool = True) -> FusedInt | None:
-    """A grid in few passes, where it is the usual one and its number of bits is known and stays; else None."""
-    bits = _bits(bit_width_impl)
-    if type(int_quant) is not IntQuant or bits is None:
-        return None
-    own = int_quant.signed and int_quant.narrow_range and bits <= _EXACT_BITS
-    fused: FusedInt | None = int_quant.fused(bits, shifted, clips or not own)
-    return fused
-
-
-def _by_max(scaling_impl: Any, int_quant: Any, bit_width_impl: Module) -> ByMax | None:
-    """Quantization by a tensor's own largest value, where the parts come to that and its codes are known; else None."""
-    bits = _bits(bit_width_impl)
-    by_max = type(scaling_impl) is StatsScaling and type(scaling_impl.stats_impl) is AbsMax
-    usual = type(int_quant) is IntQuant and int_quant.signed and int_quant.narrow_range and int_quant.is_usual()
-    if not (by_max and usual) or bits is None or bits > _EXACT_BITS:
-        return None
-    return ByMax(scaling_impl, 2.0 ** (bits - 1) - 1)
-
-
-def _covers(scaling_impl: Module, int_scaling_impl: Module) -> bool:
-    """Whether a range that no value exceeds is put on the last codes of a narrow symmetric grid."""
-    narrow = type(int_scaling_impl) is IntScaling and int_scaling_impl.signed and int_scaling_impl.narrow_range
-    return narrow and bool(getattr(scaling_impl, "covers", False))
-
-
-@torch.jit.unused
-def _scale(quantizer: Any, x: Tensor, bit_width: Tensor) -> Tensor:
-    """The scale of a `RescalingIntQuant`, computed once for a range that stays."""
-    memo, scaling_impl = quantizer.memo, quantizer.scaling_impl
-    stored = None if memo is None or is_watched(scaling_impl) else scaling_impl.in_force()
-    if stored is None:
-        return _divide(scaling_impl(x), quantizer.int_threshold, quantizer.int_scaling_impl, bit_width)
-    known: Tensor | None = memo.find(stored)
-    if known is not None:
-        return known
-    with torch.no_grad():
-        scale = _divide(scaling_impl(x), quantizer.int_threshold, quantizer.int_scaling_impl, bit_width)
-    kept: Tensor = memo.keep(stored, scale)
-    return kept
-
-
-def _divide(threshold: Tensor, by: float | None, int_scaling_impl: Module, bit_width: Tensor) -> Tensor:
-    """A range over its integer threshold; elsewhere than on CPUs division by a number is rounded in another way."""
-    if by is None or not threshold.is_cpu or threshold.dtype not in _WIDE or torch.compiler.is_compiling():
-        scale: Tensor = threshold / int_scaling_impl(bit_width)
-        return scale
-    return threshold / by
-
-
-@torch.jit.unused
-def _by_max_alone(quantizer: Any, x: Tensor, bit_width: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """What a `RescalingIntQuant` returns for a tensor that is quantized by its own largest value; else None."""
-    found = None if quantizer.by_max is None else quantizer.by_max(x)
-    return None if found is None else (*found, quantizer.zero_point, bit_width)
 
 
 @torch.jit.unused
 def _quantize(
-    fused: FusedInt | None,
-    int_quant: Module,
-    scale: Tensor,
-    zero_point: Tensor,
-    bit_width: Tensor,
-    x: Tensor,
-    rectified: bool = False,
+    fused: FusedInt | None, int_quant: Module, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor
 ) -> Tensor:
-    """`x` on the grid, or ReLU of it."""
-    if fused is None:
-        composed: Tensor = int_quant(scale, zero_point, bit_width, x)
-        return composed
-    return fused(scale, zero_point, x, rectified)
+    """`x` on the grid."""
+    return quantize(fused, int_quant, scale, zero_point, bit_width, x)

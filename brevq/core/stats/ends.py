@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevq.function.fused import recorded
+from brevq.function.recording import recorded
 
 #: From how many values on memory takes longer than the calls of operations.
 _MANY = 2**14

@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from brevq.core.checks import at_least_one, between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
-from brevq.function.fused import recorded
+from brevq.function.recording import recorded
 
 #: By how much, in nats, a smaller range has to be better than a larger one: more than sums in float32 are off by.
 MARGIN = 1e-5

@@ -17,7 +17,7 @@ from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.stats.ends import ends
 from brevq.core.stats.order import kth_smallest, kth_smallest_magnitude
 from brevq.core.stats.unit import near_one
-from brevq.function.fused import abs_max
+from brevq.function.largest import abs_max
 
 
 class AbsMax(Module):

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from brevq.function.fused import abs_max, recorded
+from brevq.function.largest import abs_max
+from brevq.function.recording import recorded
 
 #: From how many values on a selection among all takes longer than the calls of operations that choose few.
 _MANY = 2**14

@@ -16,7 +16,7 @@ from brevq.core.phase import Phase, recomputing
 from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
-from brevq.function.fused import recorded
+from brevq.function.recording import recorded
 
 _OTHER_SHAPE = (
     "`running_impl` (={running}()) gathers statistics of shape {known}, and those of `scaling_stats_impl` (={stats}()) "

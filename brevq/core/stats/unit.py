@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from brevq.function.fused import abs_max
+from brevq.function.largest import abs_max
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ class Faulty(Exception):  # noqa: N818  # never reaches the user: `report` makes
         ('`bits` is no number.',)
     """
 
-    def __init__(self, *texts: str, cause: Exception | None = None) -> None:
+    def __init__(self, *texts: str, cause: BaseException | None = None) -> None:
         super().__init__(*texts)
         self.texts = texts
         self.cause = cause

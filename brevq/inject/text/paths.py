@@ -137,7 +137,7 @@ def fetch(place: str, field: str, path: Any, allowed: tuple[str, ...]) -> Any:
     _refuse_foreign(module, allowed, here, "")
     try:
         holder = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001  # whatever a module raises when it is imported is told
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a module raises when it is imported is told
         raise Faulty(_NO_MODULE.format(**here, error=f"{type(error).__name__}: {error}"), cause=error) from None
     content = _find(holder, name)
     kind = NAMED[field]
