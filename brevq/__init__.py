@@ -54,4 +54,5 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The parts and functions of the library, loaded or not."""
-    return sorted({*globals(), *_PARTS, *_FUNCTIONS})
+    own = {name for name in globals() if name.startswith("__")}
+    return sorted({*own, *_PARTS, *_FUNCTIONS})

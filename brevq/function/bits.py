@@ -38,7 +38,7 @@ def relu(x: Tensor) -> Tensor:
         >>> y.sum().item(), x.grad.sum().item()
         (1250.25, 2500.0)
     """
-    plain = type(x) is Tensor and x.numel() >= _MANY and not recorded()
+    plain = not recorded() and type(x) is Tensor and x.numel() >= _MANY
     if not (plain and x.requires_grad and torch.is_grad_enabled()):
         return F.relu(x)
     y: Tensor = _ReLU.apply(x)  # type: ignore[no-untyped-call]  # torch's

@@ -15,8 +15,12 @@ of `torch.func`, and for gradients of gradients, the composed form is used.
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -86,7 +90,7 @@ def fake_quantize(
         return _compilable(x, scale, zero_point, low, high, straight)
     learns = x.requires_grad or scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
     if not (learns and torch.is_grad_enabled()):
-        return _dequantize(_steps(x, scale, zero_point).round_().clamp_(low, high), scale, zero_point)
+        return _quantized(x, scale, zero_point, low, high)[0]
     y: Tensor
     learned = scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
     if learned and not straight and residuals.saves_memory(x, (low, high)):
@@ -127,14 +131,13 @@ class _FakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         ctx.low, ctx.high, ctx.straight = low, high, straight
         ctx.of_input_alone = not any(ctx.needs_input_grad[1:3])
-        codes = _steps(x, scale, zero_point, rectified).round_()
+        masked = ctx.of_input_alone and not straight
+        y, inside = _quantized(x, scale, zero_point, low, high, masked, rectified)
         if not ctx.of_input_alone:
             ctx.save_for_backward(x, scale, zero_point)
-        elif not straight:
-            clamped = codes.clamp(low, high)
-            ctx.save_for_backward(_equal(codes, clamped, out=codes).to(torch.int8))
-            return _dequantize(clamped, scale, zero_point)
-        return _dequantize(codes.clamp_(low, high), scale, zero_point)
+        elif inside is not None:
+            ctx.save_for_backward(inside)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -164,6 +167,36 @@ class _FakeQuantizeShort(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients = residuals.recorded_gradients if is_differentiated(grad) else _gradients_short
         return (*gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, ctx.ends), *(None,) * 3)
+
+
+@functools.cache
+def _kernels(device: str) -> ModuleType | None:
+    """What computes in one pass over memory, on devices of a kind: on GPUs where there is Triton; else None."""
+    if device != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("brevq.function.triton_kernels")
+
+
+def _quantized(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    low: float,
+    high: float,
+    masked: bool = False,
+    rectified: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """`x` on the grid; and, where asked for, 1 for each code that was not clamped and 0 for others, a byte each."""
+    kernels = _kernels(x.device.type)
+    if kernels is not None and not rectified:
+        found: tuple[Tensor, Tensor | None] = kernels.quantized(x, scale, zero_point, low, high, masked)
+        return found
+    codes = _steps(x, scale, zero_point, rectified).round_()
+    if not masked:
+        return _dequantize(codes.clamp_(low, high), scale, zero_point), None
+    clamped = codes.clamp(low, high)
+    inside = _equal(codes, clamped, out=codes).to(torch.int8)
+    return _dequantize(clamped, scale, zero_point), inside
 
 
 def _steps(x: Tensor, scale: Tensor, zero_point: Tensor | None, rectified: bool = False) -> Tensor:
@@ -260,6 +293,10 @@ def _gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, scale and zero-point, from what was quantized."""
     x, scale, zero_point = saved
+    kernels = _kernels(x.device.type)
+    if kernels is not None:
+        by_kernel: tuple[Tensor, Tensor | None, Tensor | None] = kernels.gradients(grad, saved, needs, limits)
+        return by_kernel
     if not _goes_in_pieces(grad, *saved):
         return _gradients_of(grad, saved, needs, limits)
     of_input = grad if limits[2] else torch.empty_like(x)

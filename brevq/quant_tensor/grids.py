@@ -98,7 +98,12 @@ def one_scale(function: str, x: QuantTensor, y: QuantTensor) -> Tensor:
 
 def _one_moving_grid(x: QuantTensor, y: QuantTensor) -> bool:
     """Whether one quantizer made both tensors, and watches the range of what it quantizes."""
-    return x.producer is y.producer and getattr(x.producer, "observes", False)
+    return bool(getattr(x.producer, "observes", False)) and _is_one_module(x.producer, y.producer)
+
+
+def _is_one_module(one: Any, other: Any) -> bool:
+    """Whether two are one module; while it is exported, others stand for it, that have all of its attributes."""
+    return one is other or getattr(one, "__dict__", one) is getattr(other, "__dict__", other)
 
 
 def agree(function: str, what: str, x: QuantTensor, y: QuantTensor, mine: Tensor, other: Tensor) -> None:

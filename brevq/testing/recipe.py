@@ -193,15 +193,12 @@ class RecipeContract(Contract):
 
 def _quantized(layer: Any, x: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
     """What a layer quantizes, by the argument that the quantizer came from: the tensor, and what becomes of it."""
-    if not hasattr(layer, "weight"):
-        y = layer(x)
-        if y.shape == x.shape:  # of what has another shape, such as sums, it is not known what was quantized
-            yield "act_quant", x, y
-        return
     for name, quantizer in _quantizers(layer).items():
         own = {"weight_quant": "weight", "bias_quant": "bias"}.get(name)
-        quantized = getattr(layer, f"quant_{own}")() if own else quantizer(x)
-        yield name, getattr(layer, own) if own else x, quantized.value
+        if own:
+            yield name, getattr(layer, own), getattr(layer, f"quant_{own}")().value
+        elif getattr(getattr(quantizer, "recipe", None), "role", None) == "activation":  # others ask for more than x
+            yield name, x, quantizer(x).value
 
 
 def _quantizers(layer: nn.Module) -> dict[str, Any]:

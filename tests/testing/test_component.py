@@ -139,7 +139,43 @@ class Restriction(nn.Module):
         return stored
 
 
+class Shared(nn.Module):
+    """Rounding that writes into what it is given."""
+
+    def forward(self, x):
+        y = x + (x.round() - x).detach()
+        x.data.round_()
+        return y
+
+
+class Floor(nn.Module):
+    """Rounding that rounds down in evaluation, and images up."""
+
+    def forward(self, x):
+        y = x.round() if self.training else x.floor()
+        y = y.ceil() + 1 if x.dim() == 4 else y
+        return y.detach() + (x - x.detach())
+
+
+class Counted(nn.Module):
+    """A sum that counts in what it is given."""
+
+    def forward(self, x):
+        y = x.sum()
+        x.data.add_(1)
+        return y
+
+
 FAULTY = {
+    "in place": (contract_of(ElementwiseContract, Shared, lambda x: float(round(x))), {"test_values_and_gradients"}),
+    "evaluation": (
+        contract_of(ElementwiseContract, Floor, lambda x: float(round(x))),
+        {"test_evaluation", "test_any_shape"},
+    ),
+    "counted": (
+        contract_of(ComponentContract, Counted, lambda x: float(x.sum()), inputs=(torch.ones(2),)),
+        {"test_values"},
+    ),
     "rounding": (
         contract_of(ElementwiseContract, Half, lambda x: x / 2, dtypes={"float64": torch.float64}),
         {"test_values_and_gradients"},
@@ -178,7 +214,7 @@ def test_a_quantizer_that_keeps_no_rule():
     assert expected == broken(contract)
 
 
-@pytest.mark.parametrize("case", ["range", "restriction", "rounding"])
+@pytest.mark.parametrize("case", ["counted", "evaluation", "in place", "range", "restriction", "rounding"])
 def test_faults_are_found(case):
     """A component that is wrong fails the tests of the rules that it breaks, and no others."""
     contract, expected = FAULTY[case]

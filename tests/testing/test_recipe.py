@@ -1,5 +1,7 @@
 """The contract of recipes: kept by a recipe of one's own, and broken, at the right rule, by what is not one."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from brevq.core.function_wrapper import FloorSte
 from brevq.core.quant import RescalingIntQuant, TruncIntQuant
 from brevq.core.restrict_val import PowerOfTwoRestrictValue
 from brevq.errors import ArgumentError, RecipeError
-from brevq.inject import Injector
+from brevq.inject import Injector, dump
 from brevq.nn import QuantLinear
 from brevq.testing import Bench, ContractError, RecipeContract, benches
 from injectors import Int8ActPerTensor, Int8WeightPerChannel, Int8WeightPerTensor
@@ -79,6 +81,46 @@ class Remembering(Int8WeightPerTensor):
     tensor_quant = Growing
 
 
+class Nothing(torch.nn.Module):
+    """Zero for every number, with a straight-through gradient."""
+
+    def forward(self, x):
+        return x - x.detach()
+
+
+class Turned(torch.nn.Module):
+    """The integer on the other side of zero, with a straight-through gradient."""
+
+    def forward(self, x):
+        return x - x.detach() - x.detach().round()
+
+
+class Still(torch.nn.Module):
+    """Rounding without a gradient: only the largest weights, which scales are taken of, get one."""
+
+    def forward(self, x):
+        return x.round()
+
+
+class Large(RescalingIntQuant):
+    """A quantizer of numbers so large that sums of them overflow in half precision."""
+
+    def forward(self, x):
+        y, *grid = super().forward(x)
+        return y * 1e9, *grid
+
+
+class Overflowing(Int8WeightPerTensor):
+    """Signed 8-bit weights, infinite in half precision."""
+
+    tensor_quant = Large
+
+
+def rounded_by(rounding):
+    """A recipe with another rounding."""
+    return Int8WeightPerChannel.let(float_to_int_impl=rounding)
+
+
 def first(contract, argument):
     """The first value of an argument of the tests."""
     return next(iter(contract.parameters()[argument].values()))
@@ -96,6 +138,10 @@ BROKEN = {
     "zeros that move": (Beside, "test_zeros_stay_zeros", ["a_recipe"]),
     "a state that grows": (Remembering, "test_keys_are_fixed_at_construction", ["bench"]),
     "a state in double": (Remembering, "test_other_dtypes_keep_their_dtype", ["bench", "dtype"]),
+    "infinite in half": (Overflowing, "test_other_dtypes_keep_their_dtype", ["bench", "dtype"]),
+    "nothing left": (rounded_by(Nothing), "test_quantized_values_go_along", ["bench"]),
+    "turned around": (rounded_by(Turned), "test_quantized_values_go_along", ["bench"]),
+    "no way through": (rounded_by(Still), "test_every_parameter_gets_a_finite_gradient", ["bench"]),
 }
 RULES = {
     "no docstring": "the docstring begins with a line that says what the recipe is, and ends in a full stop",
@@ -104,6 +150,10 @@ RULES = {
     "zeros that move": "zeros stay zeros",
     "a state that grows": "the keys of the state are fixed at construction",
     "a state in double": "the state of `weight_quant` stays float32",
+    "infinite in half": "the output in torch.float16 is finite",
+    "nothing left": "what `weight_quant` quantizes goes along with what it was given",
+    "turned around": "what `weight_quant` quantizes goes along with what it was given",
+    "no way through": "the gradient reaches the weights, and not only those that give the scales",
 }
 
 
@@ -168,3 +218,13 @@ def test_the_same_random_numbers():
         contract_of(Int3Weight).setup_method()
         drawn.append(torch.rand(1).item())
     assert drawn[0] == drawn[1]
+
+
+def test_recipes_of_two_libraries(distribution):
+    """A recipe that is made of another installed library's goes round as text, as `load` allows that library."""
+    base = "from injectors import Int8WeightPerTensor\nclass Base(Int8WeightPerTensor):\n    'A base.'\n"
+    distribution("acme-base", {"acme_base": "acme_base"}, {"acme_base.py": base})
+    recipe = importlib.import_module("acme_base").Base.let(bit_width=5)
+    mine = type(recipe)("Mine", (recipe,), {"__module__": __name__, "__doc__": "Mine."})
+    assert "acme_base:Base" in dump(mine)
+    contract_of(mine).test_recipe_goes_round_as_text(mine)
