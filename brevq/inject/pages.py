@@ -22,11 +22,20 @@ def check_recipe(name: str, recipe: Any) -> None:
         >>> check_recipe("recipe", Injector)
     """
     if not (isinstance(recipe, type) and "__declared__" in vars(recipe)):
-        held = "recipe" in getattr(recipe, "__dict__", {})
-        hint = f". It is made from one: `{name}.recipe`" if held else ""
+        where = _recipe_of(recipe)
+        hint = "" if where is None else f". It is made from one: `{name}{where}`"
         raise ArgumentTypeError(
             f"`{name}` (={_label(recipe)}) must be a recipe: a subclass of brevq.inject.Injector{hint}"
         )
+
+
+def _recipe_of(content: Any) -> str | None:
+    """Where a quantizer, or the first one of a layer, has its recipe; None where that is not known."""
+    attributes = getattr(content, "__dict__", {})
+    if "recipe" in attributes:
+        return ".recipe"
+    parts = attributes.get("_modules", {}).items()
+    return next((f".{name}.recipe" for name, part in parts if "recipe" in getattr(part, "__dict__", {})), None)
 
 
 def _label(content: Any) -> str:

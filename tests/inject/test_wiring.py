@@ -409,3 +409,23 @@ def test_owner_that_supplies_a_list():
     assert (
         "   │  └─ shape = [16, 3]          supplied by Layer" in str(explain(Owned, Layer(shape=[16, 3]))).splitlines()
     )
+
+
+class Parts:
+    """What looks like a layer, and like its quantizers: parts by name."""
+
+    def __init__(self, **parts):
+        self._modules = parts
+
+
+def test_a_layer_is_no_recipe():
+    """What holds recipes is no recipe, and the error says where the first one is."""
+    quantizer = Parts()
+    quantizer.recipe = Injector
+    errors = []
+    for given in (quantizer, Parts(activation=Parts(), weight_quant=quantizer), Parts()):
+        with pytest.raises(ArgumentTypeError) as error:
+            explain(given)
+        errors.append(str(error.value).partition("must be a recipe: a subclass of brevq.inject.Injector")[2])
+    made = ". It is made from one: `recipe{}.recipe`"
+    assert [made.format(""), made.format(".weight_quant"), ""] == errors
