@@ -17,6 +17,11 @@ _CALLED = (
     "hand this one to a component that calls it with ({asked})"
 )
 _NO_COMPONENT = "no component"
+_EXCHANGED = (
+    "`{name}` of {part} can not be exchanged: quantizers are made for the parts that they are given, and others may have "
+    "this one, too. Have one built with another part: layer.weight_quant = layer.weight_quant.recipe.let({name}=...), or "
+    "whichever it is"
+)
 _LACKS = "`{name}` (={shown}) has no `{attribute}`, which a {what} has: hand in one, such as `{example}`"
 
 
@@ -226,6 +231,31 @@ def restriction(name: str, component: _C) -> _C:
         'PowerOfTwoRestrictValue'
     """
     return _with("encode", "restriction", "FloatRestrictValue", name, called(name, component, "stored"))
+
+
+def kept(part: Any, name: str, *parts: str) -> None:
+    """Refuse to exchange what a part was made of, which would change nothing here, or something elsewhere.
+
+    Args:
+        part: whose attribute is to be set.
+        name: of the attribute.
+        parts: those that stay as they are once they are there.
+
+    Raises:
+        ArgumentError: it is one of them, and there.
+
+    Examples:
+        >>> from brevq.core.function_wrapper import FloorSte
+        >>> from brevq.core.restrict_val import PowerOfTwoRestrictValue
+        >>> PowerOfTwoRestrictValue().float_to_int_impl = FloorSte()
+        Traceback (most recent call last):
+        ...
+        brevq.errors.ArgumentError: `float_to_int_impl` of PowerOfTwoRestrictValue can not be exchanged: quantizers are
+        made for the parts that they are given, and others may have this one, too. Have one built with another part:
+        layer.weight_quant = layer.weight_quant.recipe.let(float_to_int_impl=...), or whichever it is
+    """
+    if name in parts and (name in vars(part) or name in vars(part).get("_modules", ())):
+        raise ArgumentError(_EXCHANGED.format(name=name, part=type(part).__name__))
 
 
 def _with(attribute: str, what: str, example: str, name: str, component: _C) -> _C:

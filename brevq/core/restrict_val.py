@@ -8,12 +8,13 @@ takes what is stored to the restricted, positive value. Both respect the floor `
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import positive
+from brevq.core.checks import kept, positive
 from brevq.core.function_wrapper import CeilSte, RoundSte
 from brevq.function.ops_ste import abs_binary_sign_grad, scalar_clamp_min_ste, scalar_clamp_ste
 
@@ -121,6 +122,11 @@ class PowerOfTwoRestrictValue(Module):
         self.float_to_int_impl = restrict_value_float_to_int_impl or CeilSte()
         self.floor = TINY if scaling_min_val is None else positive("scaling_min_val", scaling_min_val)
 
+    def __setattr__(self, name: str, content: Any) -> None:
+        """Set an attribute, but not another rounding than that which it was made with."""
+        kept(self, name, "float_to_int_impl")
+        super().__setattr__(name, content)
+
     def encode(self, value: Tensor) -> Tensor:
         """The base-2 logarithm of `value`, or of the floor where it is below."""
         return torch.log2(scalar_clamp_min_ste(value, self.floor))
@@ -155,6 +161,11 @@ class IntRestrictValue(Module):
         super().__init__()
         self.float_to_int_impl = restrict_value_float_to_int_impl or RoundSte()
         self.floor = 1.0 if scaling_min_val is None else max(1.0, positive("scaling_min_val", scaling_min_val))
+
+    def __setattr__(self, name: str, content: Any) -> None:
+        """Set an attribute, but not another rounding than that which it was made with."""
+        kept(self, name, "float_to_int_impl")
+        super().__setattr__(name, content)
 
     def encode(self, value: Tensor) -> Tensor:
         """`value`, unchanged."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.frozen.layer import frozen_layers
 from brevq.graph import unquantized
 from brevq.overview import undisturbed
 from brevq.overview.records import layers_of
@@ -19,6 +20,10 @@ _OTHER_SHAPE = (
     "the output of `{path}` has shape {ours}, and in the reference {theirs}: layers are compared by their path"
 )
 _NONE_IN_COMMON = "no layer of the model and of its reference ran at the same path, so there is nothing to compare"
+_NO_FLOATS = (
+    "`{path}` is frozen, and its weights in float are not there to compare with: give the float model as `reference`, "
+    "or measure before freezing"
+)
 _MODEL = "output of the model"
 
 
@@ -41,7 +46,8 @@ def sqnr_by_layer(model: nn.Module, batch: Any, reference: nn.Module | None = No
 
     Raises:
         ArgumentTypeError: `model` or `reference` is not a module.
-        ArgumentError: no layer ran in both, or a layer has outputs of another shape there.
+        ArgumentError: no layer ran in both, a layer has outputs of another shape there, or the model is frozen and no
+            `reference` is given.
         UncalibratedError: a quantizer has seen no data yet.
 
     Source:
@@ -54,6 +60,8 @@ def sqnr_by_layer(model: nn.Module, batch: Any, reference: nn.Module | None = No
         >>> {path: round(ratio, 1) for path, ratio in sqnr_by_layer(layer, torch.ones(1, 1)).items()}
         {'': inf}
     """
+    if reference is None:
+        _refuse_frozen(model)
     ours = _outputs(model, batch, nullcontext())
     if reference is None:
         theirs = _outputs(model, batch, unquantized(model))
@@ -63,6 +71,13 @@ def sqnr_by_layer(model: nn.Module, batch: Any, reference: nn.Module | None = No
     if not paths:
         raise ArgumentError(_NONE_IN_COMMON)
     return {path: _ratio(path, ours[path], theirs[path]) for path in sorted(paths, key=lambda path: not path)}
+
+
+def _refuse_frozen(model: Any) -> None:
+    """Refuse a model whose weights are codes: with all quantizers off, they are what the codes stand for."""
+    for path, layer in frozen_layers(model) if isinstance(model, nn.Module) else ():
+        if layer.frozen.tensors:
+            raise ArgumentError(_NO_FLOATS.format(path=path or type(layer).__name__))
 
 
 def sqnr(model: nn.Module, batch: Any, reference: nn.Module | None = None, ax: Any = None) -> Any:

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from brevq.core.checks import at_least_one, between, called, count, positive, restriction, statistic, whole_bits
-from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp
-from brevq.core.restrict_val import FloatRestrictValue
+from brevq.core.function_wrapper import FloorSte, Identity, RoundSte, TensorClamp
+from brevq.core.restrict_val import FloatRestrictValue, IntRestrictValue, PowerOfTwoRestrictValue
 from brevq.core.stats import AbsMax
 from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.nn import QuantLinear
 
 PASSES = [
     (whole_bits, ("bit_width", 4), 4),
@@ -151,3 +152,20 @@ def test_components_that_do_not_fit(check, arguments, message):
 def test_errors_are_builtin_ones_too(kind, builtin):
     """Whoever catches the built-in error catches ours."""
     assert issubclass(kind, builtin)
+
+
+@pytest.mark.parametrize(
+    ("create", "name"),
+    [
+        (lambda: QuantLinear(4, 4).weight_quant.tensor_quant.int_quant, "float_to_int_impl"),
+        (lambda: QuantLinear(4, 4).weight_quant.tensor_quant.int_quant, "tensor_clamp_impl"),
+        (PowerOfTwoRestrictValue, "float_to_int_impl"),
+        (IntRestrictValue, "float_to_int_impl"),
+    ],
+)
+def test_parts_are_not_exchanged(create, name):
+    """Another part, where a quantizer was made for the first, is refused; what all share stays as it is."""
+    before = QuantLinear(4, 4).weight_quant.tensor_quant.int_quant.float_to_int_impl
+    with pytest.raises(ArgumentError, match=rf"`{name}` of \w+ can not be exchanged: .*\.let\({name}=\.\.\.\)"):
+        setattr(create(), name, FloorSte())
+    assert before is QuantLinear(4, 4).weight_quant.tensor_quant.int_quant.float_to_int_impl

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import brevq
 import injectors
 from brevq import plot
 from brevq.errors import ArgumentError, ArgumentTypeError, UncalibratedError
@@ -178,3 +179,15 @@ def test_without_data():
         plot.sqnr(model, torch.ones(1))
     assert not model[0]._forward_hooks
     assert model[0].act_quant is not None
+
+
+def test_frozen_models_need_a_reference():
+    """Frozen weights are not taken for floats: the error is that against a reference, which has to be given."""
+    reference, x = nn.Sequential(nn.Linear(8, 4)), torch.linspace(-1, 1, 24).reshape(3, 8)
+    model = nn.Sequential(QuantLinear(8, 4, weight_bit_width=3)).eval()
+    model.load_state_dict(reference.state_dict())
+    expected = plot.sqnr_by_layer(model, x)
+    brevq.freeze(model)
+    with pytest.raises(ArgumentError, match="`0` is frozen, and its weights in float are not there to compare with"):
+        plot.sqnr_by_layer(model, x)
+    assert expected == plot.sqnr_by_layer(model, x, reference)

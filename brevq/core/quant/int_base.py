@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from brevq.core.checks import called, flag
+from brevq.core.checks import called, flag, kept
 from brevq.core.function_wrapper import Identity, RoundSte, TensorClamp, TensorClampSte, usual
 from brevq.core.quant.delay import delay_of
 from brevq.core.quant.jit import compile_if_asked
@@ -18,6 +19,10 @@ from brevq.function.residuals import is_short
 
 #: The clamps that `fake_quantize` knows, and whether their gradient is straight-through.
 _STRAIGHT = {TensorClamp: False, TensorClampSte: True}
+
+
+#: What an `IntQuant` is made of, once and for all.
+_OWN = ("narrow_range", "signed", "input_view_impl", "float_to_int_impl", "tensor_clamp_impl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +108,12 @@ class IntQuant(Module):
         )
         self.delay_wrapper = delay_of(quant_delay_steps)
         self._compiled = compile_if_asked(self)
+
+    @torch.jit.unused
+    def __setattr__(self, name: str, content: Any) -> None:
+        """Set an attribute, but nothing that says which grid it is."""
+        kept(self, name, *_OWN)
+        super().__setattr__(name, content)
 
     @torch.jit.unused
     def stateless(self) -> bool:
