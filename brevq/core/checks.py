@@ -18,9 +18,9 @@ _CALLED = (
 )
 _NO_COMPONENT = "no component"
 _EXCHANGED = (
-    "`{name}` of {part} can not be exchanged: quantizers are made for the parts that they are given, and others may have "
-    "this one, too. Have one built with another part: layer.weight_quant = layer.weight_quant.recipe.let({name}=...), or "
-    "whichever it is"
+    "`{name}` of {part} can not be exchanged: quantizers are made for the parts that they are given, and others may "
+    "have this one, too. Have one built with another part: "
+    "layer.weight_quant = layer.weight_quant.recipe.let({name}=...), or whichever it is"
 )
 _LACKS = "`{name}` (={shown}) has no `{attribute}`, which a {what} has: hand in one, such as `{example}`"
 
