@@ -216,11 +216,12 @@ class QuantLayer(QuantModule):
         Raises:
             ArgumentError: the layer has a float weight, or the input's bit width is needed and not known.
         """
-        if self.weight_quant is None:
+        quantizer = self.weight_quant
+        if quantizer is None:
             raise ArgumentError(f"{type(self).__name__} has a float weight: `weight_quant` is None")
-        if x is None and self.input_quant is not None and self.weight_quant.needs_input:
+        if x is None and quantizer.needs_input and self.input_quant is not None:
             x = self.input_quant.current()
-        return self._weight(x, self.float_parameters(x)[0], self.weight_quant.peek)
+        return self._weight(x, self.float_parameters(x)[0], quantizer.peek)
 
     def quant_bias(self, x: QuantTensor | None = None) -> QuantTensor:
         """The bias as `forward` uses it.

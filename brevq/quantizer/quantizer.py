@@ -247,7 +247,7 @@ class Quantizer(nn.Module):
             x: a floating-point tensor.
             *context: what the core quantizer needs beside it.
         """
-        delays = [delay.steps_left for delay in self._delays]
+        delays = [delay.steps_left for delay in self._delays] if self._delays else ()
         before = [(steps_left, steps_left.clone()) for steps_left in delays if steps_left is not None]
         quantized: QuantTensor = self(x, *context)
         for steps_left, steps in before:
