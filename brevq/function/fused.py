@@ -7,7 +7,8 @@ kept as it can be had from. Gradients are those of the composed form, to roundin
 - that of a tensor is passed on as it is where the composed form multiplies and divides it by the scale;
 - that of a scale is one sum of residuals, where the composed form subtracts one long sum from another; eager code keeps
   residuals of up to 256 codes in 16 bits, see `brevq.function.residuals`, and gives infinite values, which the composed
-  form makes NaN of, the code that they were clamped to.
+  form makes NaN of, the code that they were clamped to; that of large tensors is two scalar products, see
+  `brevq.function.products`, which are as exact as the long sums of the composed form.
 
 In compiled code the same values and gradients are made of operations that the compiler fuses itself. In the transforms
 of `torch.func`, and for gradients of gradients, the composed form is used.
@@ -19,26 +20,23 @@ import functools
 import importlib
 import importlib.util
 import math
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from brevq.function import residuals
+from brevq.function import products, residuals
+from brevq.function.masks import equal, pass_where, through_mask
 from brevq.function.ops_ste import round_ste, straight_through
+from brevq.function.pieces import PIECE, can_be_divided, divided, pieces
 from brevq.function.recording import differentiate, is_differentiated, recorded
 
 #: Those that are computed in place; half precision is computed in the composed form.
 _DTYPES = (torch.float32, torch.float64)
 
-#: From how many values on a CPU's caches hold no buffer, so that what takes several of them goes piece by piece; and
-#: how many values a piece has, times the number of threads.
-_LARGE, _PIECE = 2**20, 2**16
-
-#: The same of what takes so many buffers that a part of the caches holds none.
-_LARGE_SHORT = 2**17
+#: From how many values on a tensor is quantized piece by piece, and with residuals.
+_MANY, _MANY_SHORT = 2**21, 2**17
 
 
 def fake_quantize(
@@ -83,14 +81,14 @@ def fake_quantize(
     """
     if rectified:
         return _rectified(x, scale, zero_point, low, high, straight)
-    plain = x.dtype in _DTYPES and _fits(scale, x) and (zero_point is None or _fits(zero_point, x))
+    plain = x.dtype in _DTYPES and fits(scale, x) and (zero_point is None or fits(zero_point, x))
     if not plain or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # no public name
         return _composed(x, scale, zero_point, low, high, straight)
     if torch.compiler.is_compiling():
         return _compilable(x, scale, zero_point, low, high, straight)
     learns = x.requires_grad or scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
     if not (learns and torch.is_grad_enabled()):
-        return _quantized(x, scale, zero_point, low, high)[0]
+        return _quantized(x, _Grid(scale, zero_point, low, high))[0]
     y: Tensor
     learned = scale.requires_grad or (zero_point is not None and zero_point.requires_grad)
     if learned and not straight and residuals.saves_memory(x, (low, high)):
@@ -102,7 +100,7 @@ def fake_quantize(
 
 def _rectified(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:
     """`fake_quantize` of ReLU, in one where clamping blocks the same gradients as ReLU, and more."""
-    plain = x.dtype in _DTYPES and _fits(scale, x) and x.requires_grad and torch.is_grad_enabled()
+    plain = x.dtype in _DTYPES and fits(scale, x) and x.requires_grad and torch.is_grad_enabled()
     if not plain or zero_point is not None or low != 0 or straight or recorded():
         return fake_quantize(torch.relu(x), scale, zero_point, low, high, straight)
     y: Tensor
@@ -132,7 +130,7 @@ class _FakeQuantize(torch.autograd.Function):
         ctx.low, ctx.high, ctx.straight = low, high, straight
         ctx.of_input_alone = not any(ctx.needs_input_grad[1:3])
         masked = ctx.of_input_alone and not straight
-        y, inside = _quantized(x, scale, zero_point, low, high, masked, rectified)
+        y, inside = _quantized(x, _Grid(scale, zero_point, low, high, rectified), masked)
         if not ctx.of_input_alone:
             ctx.save_for_backward(x, scale, zero_point)
         elif inside is not None:
@@ -143,7 +141,7 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         record = is_differentiated(grad)
         if ctx.of_input_alone:
-            return (_through_mask(grad, ctx.saved_tensors, record), *(None,) * 6)
+            return (through_mask(grad, ctx.saved_tensors, record), *(None,) * 6)
         gradients = _recorded_gradients if record else _gradients
         return (
             *gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, (ctx.low, ctx.high, ctx.straight)),
@@ -159,13 +157,13 @@ class _FakeQuantizeShort(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, rectified: bool
     ) -> Tensor:
         ctx.ends = low, high
-        y, kept = _quantized_short(x, scale, zero_point, ctx.ends, rectified)
+        y, kept = _quantized_short(x, _Grid(scale, zero_point, low, high, rectified))
         ctx.save_for_backward(kept, scale, zero_point)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = residuals.recorded_gradients if is_differentiated(grad) else _gradients_short
+        gradients = residuals.recorded_gradients if is_differentiated(grad) else residuals.gradients
         return (*gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, ctx.ends), *(None,) * 3)
 
 
@@ -177,112 +175,71 @@ def _kernels(device: str) -> ModuleType | None:
     return importlib.import_module("brevq.function.triton_kernels")
 
 
-def _quantized(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
-    low: float,
-    high: float,
-    masked: bool = False,
-    rectified: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+class _Grid(NamedTuple):
+    """An integer grid; of `rectified` values are far below all codes where ReLU blocks."""
+
+    scale: Tensor
+    zero_point: Tensor | None
+    low: float
+    high: float
+    rectified: bool = False
+
+    def steps(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """``x / scale + zero_point``, in a buffer of its own."""
+        if self.rectified:
+            passed: Tensor = torch.threshold(x, 0.0, -math.inf, out=out)
+            steps = passed.div_(self.scale)
+        else:
+            steps = torch.div(x, self.scale, out=out)
+        return steps if self.zero_point is None else steps.add_(self.zero_point)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """``(codes - zero_point) * scale``, in place."""
+        return (codes if self.zero_point is None else codes.sub_(self.zero_point)).mul_(self.scale)
+
+    def quantize(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """`x` on the grid, written to `out` where it is given."""
+        return self.dequantize(self.steps(x, out).round_().clamp_(self.low, self.high))
+
+    def quantize_and_mask(
+        self, x: Tensor, out: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and 1 for each code that was not clamped and 0 for others, written to `mask` where it is given."""
+        codes = self.steps(x).round_()
+        clamped = torch.clamp(codes, self.low, self.high, out=out)
+        inside = equal(codes, clamped, out=codes)
+        return self.dequantize(clamped), inside.to(torch.int8) if mask is None else mask.copy_(inside)
+
+
+def _quantized(x: Tensor, grid: _Grid, masked: bool = False) -> tuple[Tensor, Tensor | None]:
     """`x` on the grid; and, where asked for, 1 for each code that was not clamped and 0 for others, a byte each."""
     kernels = _kernels(x.device.type)
-    if kernels is not None and not rectified:
-        found: tuple[Tensor, Tensor | None] = kernels.quantized(x, scale, zero_point, low, high, masked)
+    if kernels is not None and not grid.rectified:
+        found: tuple[Tensor, Tensor | None] = kernels.quantized(x, *grid[:4], masked)
         return found
-    codes = _steps(x, scale, zero_point, rectified).round_()
+    if not can_be_divided((x,), (grid.scale, grid.zero_point), _MANY):
+        return grid.quantize_and_mask(x) if masked else (grid.quantize(x), None)
+    y = torch.empty_like(x)
     if not masked:
-        return _dequantize(codes.clamp_(low, high), scale, zero_point), None
-    clamped = codes.clamp(low, high)
-    inside = _equal(codes, clamped, out=codes).to(torch.int8)
-    return _dequantize(clamped, scale, zero_point), inside
+        for part, out in divided((x, y), 2 * PIECE):
+            grid.quantize(part, out)
+        return y, None
+    inside = torch.empty_like(x, dtype=torch.int8)
+    for part, out, mask in divided((x, y, inside)):
+        grid.quantize_and_mask(part, out, mask)
+    return y, inside
 
 
-def _steps(x: Tensor, scale: Tensor, zero_point: Tensor | None, rectified: bool = False) -> Tensor:
-    """``x / scale + zero_point``, in a buffer of its own; of `rectified` far below all codes where ReLU blocks."""
-    steps = torch.threshold(x, 0.0, -math.inf).div_(scale) if rectified else x / scale
-    return steps if zero_point is None else steps.add_(zero_point)
-
-
-def _dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
-    """``(codes - zero_point) * scale``, in place."""
-    return (codes if zero_point is None else codes.sub_(zero_point)).mul_(scale)
-
-
-def _equal(x: Tensor, y: Tensor, out: Tensor) -> Tensor:
-    """1 where `x` equals `y`, which NaN does not, else 0: as numbers, which are faster to work with than booleans."""
-    equal: Tensor = torch.eq(x, y, out=out)
-    return equal
-
-
-def _through_mask(grad: Tensor, saved: tuple[Tensor, ...], record: bool) -> Tensor:
-    """The gradient of the input, zero where a mask that was saved is; there is none where it passes everywhere."""
-    if not saved:
-        return grad
-    (inside,) = saved
-    if record:
-        return torch.where(inside > 0, grad, 0.0)
-    return _pass_where(inside.to(grad.dtype), grad)
-
-
-def _pass_where(inside: Tensor, grad: Tensor, out: Tensor | None = None) -> Tensor:
-    """`grad` where `inside` is 1, and 0 where it is 0, even of an infinite one; by default in place of `inside`."""
-    out = inside if out is None else out
-    passed: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, inside, 0, grad_input=out)
-    return passed
-
-
-def _quantized_short(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None, ends: tuple[float, float], rectified: bool
-) -> tuple[Tensor, Tensor]:
+def _quantized_short(x: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
     """`x`, quantized, and its residuals."""
     y, kept = torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
-    if not _goes_in_pieces(x, x, scale, zero_point, _LARGE_SHORT):
-        _short_piece(x, scale, zero_point, ends, rectified, y, kept)
-        return y, kept
-    size = _LARGE_SHORT * torch.get_num_threads()
-    for part, of_y, of_kept in zip(*(torch.split(whole.view(-1), size) for whole in (x, y, kept)), strict=True):
-        _short_piece(part, scale, zero_point, ends, rectified, of_y, of_kept)
+    for part, out, of_part in pieces((x, y, kept), (grid.scale, grid.zero_point), _MANY_SHORT, 2 * PIECE):
+        steps = grid.steps(part)
+        codes = steps.round()
+        torch.clamp(codes, grid.low, grid.high, out=out)
+        residuals.of_steps(steps, codes, out, out=of_part)
+        grid.dequantize(out)
     return y, kept
-
-
-def _short_piece(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
-    ends: tuple[float, float],
-    rectified: bool,
-    y: Tensor,
-    kept: Tensor,
-) -> None:
-    """Write `x`, quantized, to `y`, and its residuals to `kept`."""
-    steps = _steps(x, scale, zero_point, rectified)
-    codes = steps.round()
-    torch.clamp(codes, *ends, out=y)
-    residuals.of_steps(steps, codes, y, out=kept)
-    _dequantize(y, scale, zero_point)
-
-
-def _gradients_short(
-    grad: Tensor, kept: residuals.Kept, needs: tuple[bool, ...], ends: tuple[float, float]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of input, scale and zero-point, from residuals."""
-    of_input, of_scale, of_zero_point = _gradients_short_of(grad, kept, needs, ends)
-    return of_input, None if of_scale is None else residuals.spoilt(of_scale, kept[0]), of_zero_point
-
-
-def _gradients_short_of(
-    grad: Tensor, kept: residuals.Kept, needs: tuple[bool, ...], ends: tuple[float, float]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The same, but for NaN."""
-    if not _goes_in_pieces(grad, *kept, _LARGE_SHORT):
-        return residuals.gradients(grad, kept, needs, ends)
-    of_input = torch.empty_like(grad)
-    size = _LARGE_SHORT * torch.get_num_threads()
-    pieces = zip(*(torch.split(whole.view(-1), size) for whole in (grad, kept[0], of_input)), strict=True)
-    found = [residuals.gradients(above, (part, *kept[1:]), needs, ends, out) for above, part, out in pieces]
-    return of_input, _total([of_scale for _, of_scale, _ in found]), _total([of_zero for _, _, of_zero in found])
 
 
 def _gradients(
@@ -292,30 +249,15 @@ def _gradients(
     limits: tuple[float, float, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, scale and zero-point, from what was quantized."""
-    x, scale, zero_point = saved
-    kernels = _kernels(x.device.type)
+    kernels = _kernels(grad.device.type)
     if kernels is not None:
         by_kernel: tuple[Tensor, Tensor | None, Tensor | None] = kernels.gradients(grad, saved, needs, limits)
         return by_kernel
-    if not _goes_in_pieces(grad, *saved):
-        return _gradients_of(grad, saved, needs, limits)
-    of_input = grad if limits[2] else torch.empty_like(x)
-    size = _PIECE * torch.get_num_threads()
-    pieces = zip(*(torch.split(whole.view(-1), size) for whole in (grad, x, of_input)), strict=True)
-    found = [_gradients_of(above, (part, scale, zero_point), needs, limits, out) for above, part, out in pieces]
-    return of_input, _total([of_scale for _, of_scale, _ in found]), _total([of_zero for _, _, of_zero in found])
-
-
-def _total(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum of what is there."""
-    given = [part for part in parts if part is not None]
-    return torch.stack(given).sum(dim=0) if given else None
-
-
-def _goes_in_pieces(grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, large: int = _LARGE) -> bool:
-    """Whether gradients are computed piece by piece: of large tensors that are one piece of memory, with one scale."""
-    one = scale.dim() == 0 and (zero_point is None or zero_point.dim() == 0)
-    return one and x.numel() >= large and x.is_cpu and x.is_contiguous() and grad.is_contiguous()
+    if needs[1] and products.takes_products(grad, saved, *limits[:2]):
+        by_products = products.gradients(grad, saved, limits)
+        if by_products is not None:
+            return by_products
+    return _gradients_of(grad, saved, needs, limits)
 
 
 def _gradients_of(
@@ -323,14 +265,13 @@ def _gradients_of(
     saved: tuple[Tensor, Tensor, Tensor | None],
     needs: tuple[bool, ...],
     limits: tuple[float, float, bool],
-    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradients of input, scale and zero-point, from what was quantized; that of the input is written to `out`."""
+    """The same, an operation at a time."""
     (x, scale, zero_point), (low, high, straight) = saved, limits
     steps = x / scale
     codes = steps.round() if zero_point is None else (steps + zero_point).round_()
     residual = codes.clamp(low, high)
-    inside = None if straight else _equal(codes, residual, out=codes)
+    inside = None if straight else equal(codes, residual, out=codes)
     of_scale = None
     if needs[1]:
         residual = residual if zero_point is None else residual.sub_(zero_point)
@@ -338,7 +279,7 @@ def _gradients_of(
         # In the layout that the product of both has, which is the order of summation.
         product = residual.mul_(grad) if grad.stride() == residual.stride() else grad * residual
         of_scale = product.sum_to_size(scale.shape)
-    of_input = grad if inside is None else _pass_where(inside, grad, out)
+    of_input = grad if inside is None else pass_where(inside, grad)
     of_zero_point = None
     if zero_point is not None and needs[2]:
         of_zero_point = (grad - of_input).mul_(-scale).sum_to_size(zero_point.shape)
@@ -389,8 +330,17 @@ def _compilable(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float,
     return straight_through(slope, y)
 
 
-def _fits(part: Tensor, x: Tensor) -> bool:
-    """Whether a scale or zero-point leaves the shape and the dtype of `x` as they are."""
+def fits(part: Tensor, x: Tensor) -> bool:
+    """Whether a scale or zero-point leaves the shape and the dtype of `x` as they are.
+
+    Args:
+        part: what `x` is divided by, or is added to it.
+        x: any tensor.
+
+    Examples:
+        >>> fits(torch.ones(3, 1), torch.ones(3, 4)), fits(torch.ones(3, 1), torch.ones(4))
+        (True, False)
+    """
     if part.dim() == 0:
         return part.dtype == x.dtype or x.dim() > 0
     sizes = zip(reversed(part.shape), reversed(x.shape), strict=False)

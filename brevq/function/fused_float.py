@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brevq.function.fused import _equal, _fits, _pass_where, _through_mask
+from brevq.function.fused import fits
+from brevq.function.masks import equal, pass_where, through_mask
 from brevq.function.ops_ste import round_ste, scalar_clamp_ste, straight_through
 from brevq.function.recording import differentiate, is_differentiated
 
@@ -83,7 +84,7 @@ def fake_quantize_float(x: Tensor, scale: Tensor, numbers: Numbers, straight: bo
         >>> y.tolist(), x.grad.tolist()
         ([0.25, 1.5, -3.0], [1.0, 1.0, 0.0])
     """
-    plain = x.dtype in _EXPONENT and _fits(scale, x)
+    plain = x.dtype in _EXPONENT and fits(scale, x)
     if not plain or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # no public name
         return _composed(x, scale, numbers, straight)
     if torch.compiler.is_compiling():
@@ -109,7 +110,7 @@ class _FakeQuantizeFloat(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         record = is_differentiated(grad)
         if ctx.of_input_alone:
-            return _through_mask(grad, ctx.saved_tensors, record), None, None, None
+            return through_mask(grad, ctx.saved_tensors, record), None, None, None
         x, scale = ctx.saved_tensors
         if record:
             if not ctx.needs_input_grad[0]:
@@ -183,7 +184,7 @@ def _settled_and_inside(rounded: Tensor, numbers: Numbers, out: Tensor | None = 
     """What `_settled` returns; and, in the place of `rounded`, 1 for each that is not beyond the ends, else 0."""
     settled = _settled(rounded, numbers, out)
     clamped = settled if numbers.overflow is None else torch.clamp(rounded, numbers.low, numbers.high)
-    return settled, _equal(rounded, clamped, out=rounded)
+    return settled, equal(rounded, clamped, out=rounded)
 
 
 def _rescale_(settled: Tensor, scale: Tensor, numbers: Numbers) -> Tensor:
@@ -216,7 +217,7 @@ def _gradients_of(
     else:
         residual, inside = _settled_and_inside(rounded, numbers)
         residual.addcmul_(inside, codes, value=-1)
-        of_input = _pass_where(inside, grad, out)
+        of_input = pass_where(inside, grad, out)
     # In the layout that the product of both has, which is the order of summation.
     product = residual.mul_(grad) if grad.stride() == residual.stride() else grad * residual
     return of_input, product.sum_to_size(scale.shape)

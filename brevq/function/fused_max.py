@@ -15,10 +15,12 @@ from torch import Tensor
 
 from brevq.function.largest import largest
 from brevq.function.ops_ste import round_ste, scalar_clamp_min_ste
+from brevq.function.pieces import PIECE
 from brevq.function.recording import differentiate, is_differentiated, recorded
 
-#: In stretches of so many values the largest ones are looked for, if rows can be divided into such.
-_STRETCH = 1024
+#: In stretches of so many values the largest ones are looked for, of rows of that many or more, and of shorter ones; if
+#: they can be divided into such.
+_STRETCHES = {2**15: 1024, 0: 128}
 _SHORTEST = 32
 
 
@@ -87,8 +89,7 @@ class _ByMax(torch.autograd.Function):
         of_range = torch.zeros_like(scale) if grad_scale is None else grad_scale
         of_rows = torch.zeros_like(rows) if grad is None else torch.empty_like(rows)
         if grad is not None:
-            of_range = of_range + _residuals(rows, scale.unsqueeze(-1), grad, of_rows)
-            of_rows.copy_(grad)
+            of_range = of_range + _passed(rows, scale, grad, of_rows)
         _give_to_largest(of_rows, rows, stretches, maxima, of_range / ctx.threshold)
         return of_rows, None, None
 
@@ -116,15 +117,32 @@ def _again(
 
 def _in_stretches(rows: Tensor) -> Tensor:
     """The rows divided into stretches, shape `(..., stretches, values)`; one where they can not be divided well."""
-    size = math.gcd(rows.shape[-1], _STRETCH)
-    return rows.view(*rows.shape[:-1], -1, size if size >= _SHORTEST else rows.shape[-1])
+    values = rows.shape[-1]
+    size = math.gcd(values, next(stretch for many, stretch in _STRETCHES.items() if values >= many))
+    return rows.view(*rows.shape[:-1], -1, size if size >= _SHORTEST else values)
 
 
-def _residuals(rows: Tensor, scale: Tensor, grad: Tensor, buffer: Tensor) -> Tensor:
-    """``sum of grad * (codes - row / scale)`` of each row; `buffer` is written to, as fresh memory costs more."""
-    steps = torch.div(rows, scale, out=buffer)
+def _passed(rows: Tensor, scale: Tensor, grad: Tensor, out: Tensor) -> Tensor:
+    """``sum of grad * (codes - row / scale)`` of each row, shape `(...)`; `grad` is written to `out` on the way."""
+    values, size = rows.shape[-1], PIECE * torch.get_num_threads()
+    if rows.numel() <= size:
+        return _passed_piece(scale.unsqueeze(-1), rows, grad, out)
+    flat = [rows.reshape(-1, values), grad.reshape(-1, values), out.view(-1, values)]
+    scales = scale.reshape(-1, 1)
+    if len(scales) > 1:
+        pieces = [torch.split(tensor, max(1, size // values)) for tensor in (scales, *flat)]
+        return torch.cat([_passed_piece(*parts) for parts in zip(*pieces, strict=True)]).view(scale.shape)
+    pieces = [torch.split(tensor, size, dim=-1) for tensor in flat]
+    return torch.stack([_passed_piece(scales, *parts) for parts in zip(*pieces, strict=True)]).sum(0).view(scale.shape)
+
+
+def _passed_piece(scale: Tensor, rows: Tensor, grad: Tensor, out: Tensor) -> Tensor:
+    """The same of some rows, or of a part of one; `out` is a buffer first, as fresh memory costs more."""
+    steps = torch.div(rows, scale, out=out)
     # In the order of summation of the operations one by one, which a scalar product has not.
-    return steps.round().sub_(steps).mul_(grad).sum(dim=-1)
+    sums = steps.round().sub_(steps).mul_(grad).sum(dim=-1)
+    out.copy_(grad)
+    return sums
 
 
 def _give_to_largest(of_rows: Tensor, rows: Tensor, stretches: Tensor, maxima: Tensor, of_range: Tensor) -> None:

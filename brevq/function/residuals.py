@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brevq.function.pieces import can_be_divided, divided
+
 #: What stands for a residual of one step.
 _UNIT = 65_000
 
@@ -21,6 +23,9 @@ _INSIDE, _OUTSIDE, _NAN = _UNIT / 2 + 0.5, 32_767, -32_768
 
 #: From how many values on there is memory to save; and the longest range, in steps, whose residuals are worth it.
 _MANY, _SHORT = 2**12, 255
+
+#: From how many values on gradients go piece by piece.
+_MANY_DIVIDED = 2**16
 
 #: What was kept of the input, the scale, and the zero-point.
 Kept = tuple[Tensor, Tensor, Tensor | None]
@@ -81,24 +86,55 @@ def of_steps(steps: Tensor, codes: Tensor, clamped: Tensor, out: Tensor | None =
 
 
 def gradients(
-    grad: Tensor, kept: Kept, needs: tuple[bool, ...], ends: Ends, out: Tensor | None = None
+    grad: Tensor, kept: Kept, needs: tuple[bool, ...], ends: Ends
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, scale and zero-point.
 
     That of the input is the incoming one, and zero where the code was clamped, exactly. That of the scale is the sum of
     ``code - zero_point - x / scale`` where it was not clamped and of ``code - zero_point`` where it was, each times
-    the incoming gradient; that of NaN is zero, which is for `spoilt` to mend.
+    the incoming gradient; NaN where one of its values was.
 
     Args:
         grad: the incoming gradient.
         kept: the residuals; scale and zero-point, which broadcast to them.
         needs: whether input, scale and zero-point receive a gradient.
         ends: the lowest and the highest code.
-        out: where the gradient of the input is written to. Default: a new tensor.
     """
+    residuals, *parameters = kept
+    divided_ = can_be_divided((grad, residuals), parameters, _MANY_DIVIDED)
+    found = _by_products(grad, kept, ends) if divided_ else None
+    of_input, of_scale, of_zero_point = _gradients_of(grad, kept, needs, ends) if found is None else found
+    return of_input, None if of_scale is None else _spoilt(of_scale, residuals), of_zero_point
+
+
+def _by_products(grad: Tensor, kept: Kept, ends: Ends) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """The same but for NaN, of one scale, by scalar products; None where they are not finite."""
+    residuals, scale, zero_point = kept
+    of_input = torch.empty_like(grad)
+    of_scale, blocked = [], []
+    for above, part, out in divided((grad, residuals, of_input)):
+        distance = part.to(grad.dtype)
+        torch.ops.aten.hardtanh_backward.grad_input(above, distance, -_INSIDE, _INSIDE, grad_input=out)
+        of_residuals = torch.dot(out, distance)
+        outside = torch.ops.aten.hardshrink.out(distance, _INSIDE, out=distance).clamp_(*ends)
+        of_scale.append(torch.dot(above, outside).sub_(of_residuals, alpha=1 / _UNIT))
+        if zero_point is not None:
+            blocked.append(torch.sub(above, out, out=distance).sum())
+    total = torch.stack(of_scale).sum()
+    if zero_point is None:
+        return (of_input, total, None) if total.isfinite() else None
+    of_blocked = torch.stack(blocked).sum()
+    total = total - zero_point * of_blocked
+    return (of_input, total, of_blocked * -scale) if total.isfinite() else None
+
+
+def _gradients_of(
+    grad: Tensor, kept: Kept, needs: tuple[bool, ...], ends: Ends
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The same but for NaN, an operation at a time."""
     residuals, scale, zero_point = kept
     distance = residuals.to(grad.dtype)
-    of_input = torch.empty_like(distance) if out is None else out
+    of_input = torch.empty_like(distance)
     torch.ops.aten.hardtanh_backward.grad_input(grad, distance, -_INSIDE, _INSIDE, grad_input=of_input)
     of_scale = None
     if needs[1]:
@@ -153,17 +189,8 @@ def _slope(distance: Tensor, zero_point: Tensor | None, ends: Ends) -> Tensor:
     return slope
 
 
-def spoilt(of_scale: Tensor, residuals: Tensor) -> Tensor:
-    """The gradients of scales, NaN for each that has quantized one.
-
-    Args:
-        of_scale: what `gradients` returned.
-        residuals: all of them.
-
-    Examples:
-        >>> spoilt(torch.ones(2, 1), torch.tensor([[0, -32768], [0, 32767]], dtype=torch.int16)).tolist()
-        [[nan], [1.0]]
-    """
+def _spoilt(of_scale: Tensor, residuals: Tensor) -> Tensor:
+    """The gradients of scales, NaN for each that has quantized one."""
     shape = (*(1,) * (residuals.dim() - of_scale.dim()), *of_scale.shape)
     shared = [axis for axis, size in enumerate(shape) if size != residuals.shape[axis]]
     lowest = residuals.amin(shared, keepdim=True) if shared else residuals

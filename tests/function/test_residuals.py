@@ -17,16 +17,18 @@ ENDS = [
     *((-127, 127), (0, 254)),
 ]
 SHAPES = {"tensor": (), "channels": (64, 1), "inner": (130,)}
+#: Of these there are several pieces.
+LARGE = (1300, 130)
 #: What a residual is known to, in steps, and the rounding of quotients of codes up to 256.
 STORED, QUOTIENT = 2.0**-17, 2.0**-16
 
 
-def _data(ends, shape, seed=0):
+def _data(ends, shape, seed=0, size=(64, 130)):
     """A tensor that reaches beyond a range on both sides, scales, and an incoming gradient."""
     rng = np.random.default_rng(seed)
     scale = rng.uniform(0.05, 0.2, size=shape).astype(np.float32)
     middle, width = sum(ends) / 2, ends[1] - ends[0]
-    x = ((rng.normal(size=(64, 130)) * width / 2 + middle) * scale).astype(np.float32)
+    x = ((rng.normal(size=size) * width / 2 + middle) * scale).astype(np.float32)
     return x, scale, rng.normal(size=x.shape).astype(np.float32)
 
 
@@ -55,7 +57,7 @@ def _expected(x, scale, zero_point, ends, above):
     def total(terms):
         return terms.astype(np.float64).sum(axis=axes, keepdims=True).reshape(scale.shape)
 
-    # Sums of float32 of 8320 terms at most, and what single ones are known to.
+    # Sums of float32 of 8320 terms at most, or of so many in each lane, and what single ones are known to.
     bound = total(np.abs(above) * (STORED + 2 * QUOTIENT)) + total(np.abs(above * slopes)) * 2.0**-20
     return (
         ((clamped - shift) * scale).astype(np.float32),
@@ -92,15 +94,40 @@ def test_gradients_with_a_zero_point(ends, shape):
     assert pytest.approx(of_shift, rel=1e-4, abs=1e-4) == of_zero
 
 
+@pytest.mark.parametrize("zero_point", [None, 2.0])
+@pytest.mark.parametrize("ends", ENDS)
+def test_gradients_of_large_tensors(ends, zero_point):
+    """What goes piece by piece, by scalar products, has the same gradients."""
+    x, scale, above = _data(ends, (), size=LARGE)
+    shift = None if zero_point is None else np.float32(zero_point)
+    y, of_x, of_scale, *of_zero = _gradients(x, scale, shift, ends, above)
+    values, passed, slope, of_shift, bound = _expected(x, scale, shift, ends, above)
+    assert np.array_equal(values, y)
+    assert np.array_equal(passed, of_x)
+    assert np.abs(slope - of_scale) <= bound
+    assert [] == [found for found in of_zero if not np.isclose(of_shift, found, rtol=1e-4, atol=1e-4 * scale)]
+
+
+@pytest.mark.parametrize("size", [64, 1300])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_in_gradients(number, size):
+    """An infinite gradient, or none at all, reaches what it belongs to, whatever the size."""
+    x, scale, above = _data((-8, 7), (), size=(size, 130))
+    above[3, 4:6], x[3, 4:6] = number, (0.0, 99.0)
+    _, of_x, of_scale = _gradients(x, scale, None, (-8, 7), above)
+    assert [str(number), "0.0", False] == [*map(str, of_x[3, 4:6].tolist()), np.isfinite(of_scale).item()]
+
+
+@pytest.mark.parametrize("size", [4800, 100_000])
 @pytest.mark.parametrize("ends", [(0, 255), (0, 254), (-128, 127), (-127, 127), (-8, 7), (0, 3)])
-def test_ties(ends):
+def test_ties(ends, size):
     """Halves beyond the ends are clipped or not as the nearest even code says, and their neighbours as they lie."""
     low, high = ends
     steps = np.array([low - 0.5, high + 0.5, low + 0.5, high - 0.5, low - 1.5, high + 1.5, 0.5, 1.5], dtype=np.float32)
     steps = np.concatenate(
         [steps, np.nextafter(steps, np.float32(math.inf)), np.nextafter(steps, np.float32(-math.inf))]
     )
-    x = np.resize(steps, 4800)
+    x = np.resize(steps, size)
     y, of_x, _ = _gradients(x, np.float32(1.0), None, ends, np.ones_like(x))
     inside = np.rint(x) == np.clip(np.rint(x), low, high)
     assert np.array_equal(inside.astype(np.float32), of_x)
