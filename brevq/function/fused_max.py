@@ -7,6 +7,7 @@ same gradients, to the rounding of one sum.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -86,11 +87,14 @@ class _ByMax(torch.autograd.Function):
             return None, None, None
         if any(is_differentiated(above) for above in given):
             return _again(rows, ctx.floor, ctx.threshold, grad, grad_scale), None, None
-        of_range = torch.zeros_like(scale) if grad_scale is None else grad_scale
         of_rows = torch.zeros_like(rows) if grad is None else torch.empty_like(rows)
-        if grad is not None:
-            of_range = of_range + _passed(rows, scale, grad, of_rows)
-        _give_to_largest(of_rows, rows, stretches, maxima, of_range / ctx.threshold)
+        shares = [] if grad is None else [_passed(rows, scale, grad, of_rows)]
+        shares += [] if grad_scale is None else [grad_scale]
+        of_range = functools.reduce(torch.add, shares) / ctx.threshold
+        if maxima.numel() == 1:
+            _give_to_largest_of_one(of_rows.view(-1), rows.view(-1), stretches.view(-1), maxima.item(), of_range)
+        else:
+            _give_to_largest(of_rows, rows, stretches, maxima, of_range)
         return of_rows, None, None
 
 
@@ -143,6 +147,23 @@ def _passed_piece(scale: Tensor, rows: Tensor, grad: Tensor, out: Tensor) -> Ten
     sums = steps.round().sub_(steps).mul_(grad).sum(dim=-1)
     out.copy_(grad)
     return sums
+
+
+def _give_to_largest_of_one(
+    of_row: Tensor, row: Tensor, stretches: Tensor, maximum: float, of_range: Tensor
+) -> None:
+    """Add the gradient of the range of one row to those of the values that are as large, in equal shares."""
+    if not math.isfinite(maximum):
+        of_row.fill_(math.nan)
+        return
+    size = len(row) // len(stretches)
+    found = torch.nonzero(stretches == maximum)
+    first, size = (found.item() * size, size) if len(found) == 1 else (0, len(row))
+    part, of_part = row.narrow(0, first, size), of_row.narrow(0, first, size)
+    places = torch.nonzero(part.abs() == maximum).view(-1)
+    # A zero has no sign, and so no share.
+    shares = part.index_select(0, places).sign_().mul_(of_range / len(places))
+    of_part.index_copy_(0, places, shares.add_(of_part.index_select(0, places)))
 
 
 def _give_to_largest(of_rows: Tensor, rows: Tensor, stretches: Tensor, maxima: Tensor, of_range: Tensor) -> None:
