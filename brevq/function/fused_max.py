@@ -149,9 +149,7 @@ def _passed_piece(scale: Tensor, rows: Tensor, grad: Tensor, out: Tensor) -> Ten
     return sums
 
 
-def _give_to_largest_of_one(
-    of_row: Tensor, row: Tensor, stretches: Tensor, maximum: float, of_range: Tensor
-) -> None:
+def _give_to_largest_of_one(of_row: Tensor, row: Tensor, stretches: Tensor, maximum: float, of_range: Tensor) -> None:
     """Add the gradient of the range of one row to those of the values that are as large, in equal shares."""
     if not math.isfinite(maximum):
         of_row.fill_(math.nan)

@@ -69,7 +69,7 @@ class ShortWays:
         found = None if self.by_max is None else self.by_max(x)
         if found is not None:
             return (*found, quantizer.zero_point, bit_width)
-        scale = self._scale(quantizer, x, bit_width)
+        scale = self._scale(quantizer, x, bit_width, rectified)
         zero_point = quantizer.zero_point
         if zero_point is None:
             zero_point = quantizer.zero_point_impl(x, scale, bit_width)
@@ -91,7 +91,7 @@ class ShortWays:
         return self.fused is not None and self.fused.forgets_input
 
     def rectifies(self, quantizer: Any, x: Tensor) -> bool:
-        """Whether ReLU of `x` can be left to it: no value has a part in the scale, and nobody watches.
+        """Whether ReLU of `x` can be left to it: the scale can be had without, and nobody watches.
 
         Args:
             quantizer: the `RescalingIntQuant`.
@@ -99,16 +99,17 @@ class ShortWays:
         """
         if self.fused is None or not (self.fused.clamps_at_zero and self.fused.forgets_input):
             return False
-        is_settled = getattr(quantizer.scaling_impl, "is_settled", None)
+        takes = getattr(quantizer.scaling_impl, "rectifies", None)
         watched = is_watched(quantizer) or is_watched(quantizer.scaling_impl)
-        return is_settled is not None and not watched and bool(is_settled(x))
+        return takes is not None and not watched and bool(takes(x))
 
-    def _scale(self, quantizer: Any, x: Tensor, bit_width: Tensor) -> Tensor:
+    def _scale(self, quantizer: Any, x: Tensor, bit_width: Tensor, rectified: bool) -> Tensor:
         """The scale, computed once for a range that stays."""
         memo, scaling_impl = self.memo, quantizer.scaling_impl
         stored = None if memo is None or is_watched(scaling_impl) else scaling_impl.in_force()
         if memo is None or stored is None:
-            return self._divide(scaling_impl(x), quantizer.int_scaling_impl, bit_width)
+            threshold = scaling_impl(x, rectified=True) if rectified else scaling_impl(x)
+            return self._divide(threshold, quantizer.int_scaling_impl, bit_width)
         known = memo.find(stored)
         if known is not None:
             return known

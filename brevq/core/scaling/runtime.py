@@ -77,21 +77,25 @@ class RuntimeStatsScaling(Module):
         plain = self.gradient_scale_impl is None and self._restricts_alone
         return self.runtime_stats.in_force() if plain and not is_watched(self.runtime_stats) else None
 
-    def is_settled(self, x: Tensor) -> bool:
-        """Whether the ranges for ReLU of `x` come from no batch, and nobody watches.
+    def rectifies(self, x: Tensor) -> bool:
+        """Whether the ranges for ReLU of `x` can be had without it, and nobody watches.
 
         Args:
             x: a tensor.
         """
-        return not is_watched(self.runtime_stats) and self.runtime_stats.is_settled(x)
+        return not is_watched(self.runtime_stats) and self.runtime_stats.rectifies(x)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
         """The ranges to use for `x`, in the shape of the scale.
+
+        Args:
+            x: a tensor of any shape.
+            rectified: whether ReLU of it is meant, where `rectifies` allows that. Default: no.
 
         Raises:
             UncalibratedError: in evaluation, no data having been seen.
         """
-        stored = self.runtime_stats(x)
+        stored = self.runtime_stats(x, rectified=True) if rectified else self.runtime_stats(x)
         if self.gradient_scale_impl is not None:
             stored = self.gradient_scale_impl(stored, x)
         return self.restrict_scaling_impl(stored)

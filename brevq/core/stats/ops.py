@@ -159,6 +159,12 @@ class AbsPercentile(Module):
         k = _high_rank(rows.shape[-1], self.high_percentile_q)
         return self.granularity_impl.to_scale(kth_smallest_magnitude(rows, k))
 
+    def of_relu(self, x: Tensor) -> Tensor:
+        """The statistic of ReLU of `x`, which need not be computed: of the percentile alone."""
+        rows = self.granularity_impl(x)
+        k = _high_rank(rows.shape[-1], self.high_percentile_q)
+        return self.granularity_impl.to_scale(torch.relu(kth_smallest(rows, k)))
+
 
 class PercentileInterval(Module):
     """The width of the interval between two percentiles and zero: ``max(high, 0) - min(low, 0)``.

@@ -12,6 +12,7 @@ from torch.nn import Module, Parameter
 
 from brevq.core.checks import called, count, statistic
 from brevq.core.interfaces import Statistic
+from brevq.core.memo import is_watched
 from brevq.core.phase import Phase, recomputing
 from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
@@ -140,8 +141,12 @@ class RuntimeStats(Module):
         """Whether the next batch will be observed."""
         return self.calibrating or (self._open and self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
         """The statistic to use for `x`, as it is learned, in the shape of the scale.
+
+        Args:
+            x: a tensor of any shape.
+            rectified: whether ReLU of it is meant, where `rectifies` allows that. Default: no.
 
         Raises:
             UncalibratedError: in evaluation, no data having been seen.
@@ -152,7 +157,7 @@ class RuntimeStats(Module):
             return self._repeat(x)
         self._forget_repeated()
         if self.observing:
-            return self._observe(x)
+            return self._observe(x, rectified)
         return self._in_force()
 
     def in_force(self) -> Tensor | None:
@@ -163,15 +168,23 @@ class RuntimeStats(Module):
             return None
         return None if value.requires_grad and torch.is_grad_enabled() else value
 
-    def is_settled(self, x: Tensor) -> bool:
-        """Whether no batch changes the value, and ReLU of `x` repeats no call in which one did.
+    def rectifies(self, x: Tensor) -> bool:
+        """Whether it can do without ReLU of `x`: no batch counts, or the statistic says by itself what ReLU's is.
+
+        A call that may be repeated is known again by ReLU of its batch.
 
         Args:
             x: a tensor.
         """
-        if self._phase < Phase.LEARNED or self.calibrating or recorded():
+        if self.calibrating or recorded():
             return False
-        return not (recomputing() and self._was_observed(torch.relu(x.detach())))
+        if self._phase >= Phase.LEARNED:
+            return not (recomputing() and self._was_observed(torch.relu(x.detach())))
+        repeatable = recomputing() or self._at_least <= _REPEATABLE
+        alone = not self.ranks.shared and not is_watched(self.stats_impl)
+        observing = self._phase == Phase.OBSERVE and self.training
+        # Of the class itself: another one that is made from it may have another statistic.
+        return observing and alone and not repeatable and "of_relu" in vars(type(self.stats_impl))
 
     def _in_force(self) -> Tensor:
         """What does not depend on the batch.
@@ -233,7 +246,7 @@ class RuntimeStats(Module):
             self._set_phase(self.phase)
         self._at_least = self.collect_stats_steps - int(self.steps)
 
-    def _observe(self, x: Tensor) -> Tensor:
+    def _observe(self, x: Tensor, rectified: bool) -> Tensor:
         """The statistic of `x`, which is averaged; in compiled code, which can not branch, the value after the last."""
         ranks = self._observed_ranks()
         sizes = ranks.sizes(x)
@@ -241,7 +254,8 @@ class RuntimeStats(Module):
             return self.value
         self._begin()
         self._remember(x)
-        statistic = ranks.statistic(self.stats_impl, x, sizes)
+        of_relu = self.stats_impl.of_relu if rectified else None  # type: ignore[attr-defined]  # `rectifies` looked
+        statistic = ranks.statistic(of_relu or self.stats_impl, x, sizes)
         encoded = self.encode(self.read(statistic))
         observed = statistic.detach()
         counts = torch.isfinite(observed)
