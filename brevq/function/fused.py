@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import math
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -34,6 +33,9 @@ from brevq.function.recording import differentiate, is_differentiated, recorded
 
 #: Those that are computed in place; half precision is computed in the composed form.
 _DTYPES = (torch.float32, torch.float64)
+
+#: In steps, what ReLU blocks.
+_BLOCKED = -4.0
 
 #: From how many values on a tensor is quantized piece by piece, and with residuals.
 _MANY, _MANY_SHORT = 2**21, 2**17
@@ -56,7 +58,7 @@ def fake_quantize(
 
     What is kept for the gradient: where the scale or the zero-point receives one two bytes for each value, or `x` where
     that is kept anyway, or is exact where these would not be: of float64, and of more than 256 codes. Else a byte for
-    each value, or nothing where `straight`. Of two bytes the gradient of the scale has an error of at most 2**-17 times
+    each value, or nothing where `straight`. Of two bytes the gradient of the scale has an error of at most 2**-13 times
     the sum of the incoming gradients, each without its sign, beyond that of its rounding.
 
     Args:
@@ -176,7 +178,7 @@ def _kernels(device: str) -> ModuleType | None:
 
 
 class _Grid(NamedTuple):
-    """An integer grid; of `rectified` values are far below all codes where ReLU blocks."""
+    """An integer grid; one of `rectified` values begins at zero, and has no zero-point."""
 
     scale: Tensor
     zero_point: Tensor | None
@@ -185,12 +187,10 @@ class _Grid(NamedTuple):
     rectified: bool = False
 
     def steps(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """``x / scale + zero_point``, in a buffer of its own."""
+        """``x / scale + zero_point``, in a buffer of its own; below all codes where ReLU blocks."""
         if self.rectified:
-            passed: Tensor = torch.threshold(x, 0.0, -math.inf, out=out)
-            steps = passed.div_(self.scale)
-        else:
-            steps = torch.div(x, self.scale, out=out)
+            return torch.threshold_(torch.div(x, self.scale, out=out), 0.0, _BLOCKED)
+        steps = torch.div(x, self.scale, out=out)
         return steps if self.zero_point is None else steps.add_(self.zero_point)
 
     def dequantize(self, codes: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ def _quantized(x: Tensor, grid: _Grid, masked: bool = False) -> tuple[Tensor, Te
 
 def _quantized_short(x: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
     """`x`, quantized, and its residuals."""
-    y, kept = torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
+    y, kept = torch.empty_like(x), torch.empty_like(x, dtype=torch.float16)
     for part, out, of_part in pieces((x, y, kept), (grid.scale, grid.zero_point), _MANY_SHORT, 2 * PIECE):
         steps = grid.steps(part)
         codes = steps.round()

@@ -155,8 +155,8 @@ def _give_to_largest_of_one(of_row: Tensor, row: Tensor, stretches: Tensor, maxi
         of_row.fill_(math.nan)
         return
     size = len(row) // len(stretches)
-    found = torch.nonzero(stretches == maximum)
-    first, size = (found.item() * size, size) if len(found) == 1 else (0, len(row))
+    found = torch.nonzero(stretches == maximum).view(-1).tolist()
+    first, size = (size * found[0], size) if len(found) == 1 else (0, len(row))
     part, of_part = row.narrow(0, first, size), of_row.narrow(0, first, size)
     places = torch.nonzero(part.abs() == maximum).view(-1)
     # A zero has no sign, and so no share.

@@ -20,7 +20,7 @@ SHAPES = {"tensor": (), "channels": (64, 1), "inner": (130,)}
 #: Of these there are several pieces.
 LARGE = (1300, 130)
 #: What a residual is known to, in steps, and the rounding of quotients of codes up to 256.
-STORED, QUOTIENT = 2.0**-17, 2.0**-16
+STORED, QUOTIENT = 2.0**-13, 2.0**-16
 
 
 def _data(ends, shape, seed=0, size=(64, 130)):
