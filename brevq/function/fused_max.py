@@ -66,6 +66,23 @@ def fake_quantize_by_max(rows: Tensor, floor: float, threshold: float) -> tuple[
     return _quantized(rows, largest(rows), floor, threshold)
 
 
+@torch.no_grad()
+def again_by_max(rows: Tensor, scale: Tensor) -> Tensor:
+    """The values that `fake_quantize_by_max` returned, computed again, bit for bit.
+
+    Args:
+        rows: what it was called with.
+        scale: what it returned beside them.
+
+    Examples:
+        >>> rows = torch.tensor([[0.26, -1.0, 0.0]])
+        >>> again_by_max(rows, fake_quantize_by_max(rows, 1e-10, 4.0)[1]).tolist()
+        [[0.25, -1.0, 0.0]]
+    """
+    steps = scale.unsqueeze(-1)
+    return (rows / steps).round_().mul_(steps)
+
+
 class _ByMax(torch.autograd.Function):
     """`fake_quantize_by_max`, and its gradients."""
 
@@ -101,8 +118,7 @@ class _ByMax(torch.autograd.Function):
 def _quantized(rows: Tensor, maxima: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
     """The rows on their grids, and the scales."""
     scale = maxima.clamp_min(floor) / threshold
-    steps = scale.unsqueeze(-1)
-    return (rows / steps).round_().mul_(steps), scale
+    return again_by_max(rows, scale), scale
 
 
 def _again(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from brevq.function.recomputed import linear
 from brevq.nn.layer import QuantLayer
 
 
@@ -26,4 +26,4 @@ class QuantLinear(QuantLayer, nn.Linear):
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``x @ weight.T + bias``."""
-        return F.linear(x, weight, bias)
+        return linear(x, weight, bias)

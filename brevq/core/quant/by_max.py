@@ -8,6 +8,7 @@ from torch import Tensor
 
 from brevq.core.memo import is_watched
 from brevq.function.fused_max import fake_quantize_by_max, is_fused
+from brevq.function.recomputed import Source, remember
 
 
 class ByMax:
@@ -48,8 +49,9 @@ class ByMax:
         rows = granularity.rows(x)
         if not rows.is_contiguous() or rows.data_ptr() != x.data_ptr():
             return None
-        y, scale = fake_quantize_by_max(rows, self.restrict_impl.floor, self.threshold)
-        return y.view(x.shape), granularity.to_scale(scale)
+        limits = self.restrict_impl.floor, self.threshold
+        y, scale = fake_quantize_by_max(rows, *limits)
+        return remember(y.view(x.shape), Source(rows, scale, *limits)), granularity.to_scale(scale)
 
     def _is_watched(self) -> bool:
         return is_watched(self.scaling_impl) or is_watched(self.stats_impl) or is_watched(self.restrict_impl)

@@ -1,0 +1,151 @@
+"""Products that compute their weight again: values, gradients and memory, against torch with a weight in parts."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from brevq.function.fused import fake_quantize
+from brevq.function.fused_max import fake_quantize_by_max
+from brevq.function.largest import abs_max
+from brevq.function.recomputed import Source, convolution, linear, remember
+
+LIMITS = 1e-10, 7.0
+#: The shapes of input and weight, and what follows these in a convolution.
+LINEAR = {"vector": (6,), "rows": (5, 6), "batches": (2, 3, 6)}
+CONVOLUTIONS = {
+    "1d": ((2, 3, 9), (4, 3, 3), ((1,), (0,), (1,), 1)),
+    "2d": ((2, 4, 7, 8), (6, 2, 3, 2), ((2, 1), (1, 0), (1, 2), 2)),
+    "depthwise": ((2, 4, 7, 8), (4, 1, 3, 3), ((1, 1), (1, 1), (1, 1), 4)),
+    "3d": ((1, 2, 4, 5, 6), (3, 2, 2, 2, 2), ((1, 1, 1), (0, 1, 0), (1, 1, 1), 1)),
+}
+PRODUCTS = {
+    **{name: (shape, (4, 6), linear, F.linear) for name, shape in LINEAR.items()},
+    **{
+        name: (
+            shape,
+            weight,
+            lambda x, w, b, rest=rest: convolution(x, w, b, *rest),
+            lambda x, w, b, rest=rest: (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3](x, w, b, *rest),
+        )
+        for name, (shape, weight, rest) in CONVOLUTIONS.items()
+    },
+}
+
+
+def quantized(weight):
+    """A weight on the grid of its rows, which knows what it was computed from."""
+    rows = weight.flatten(1)
+    y, scale = fake_quantize_by_max(rows, *LIMITS)
+    return remember(y.view(weight.shape), Source(rows, scale, *LIMITS))
+
+
+def in_parts(weight):
+    """The same by a statistic, a division and an integer grid."""
+    rows = weight.flatten(1)
+    scale = abs_max(rows).clamp_min(LIMITS[0]) / LIMITS[1]
+    return fake_quantize(rows, scale.unsqueeze(-1), None, -LIMITS[1], LIMITS[1], straight=True).view(weight.shape)
+
+
+def leaves(case, dtype=torch.float32, needs=(True, True, True)):
+    """Input, weight and bias."""
+    shape, weight, *_ = PRODUCTS[case]
+    generator = torch.Generator().manual_seed(0)
+    shapes = shape, weight, weight[:1]
+    made = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    return [part.requires_grad_(need) for part, need in zip(made, needs, strict=True)]
+
+
+def result(product, quantize, parts):
+    """The product, and the gradients of what takes one, of a loss that tells all outputs apart."""
+    x, weight, bias = parts
+    y = product(x, quantize(weight), bias)
+    places = torch.arange(1.0, y.numel() + 1, dtype=y.dtype).view(y.shape)
+    wanted = [part for part in parts if part is not None and part.requires_grad]
+    return [y.detach(), *torch.autograd.grad((y * places).sum(), wanted)]
+
+
+@pytest.mark.parametrize("needs", [(True, True, True), (False, True, False), (True, True, False)])
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_values_and_gradients(case, needs):
+    """The product is torch's, bit for bit, and so are the gradients of the input and the bias."""
+    *_, product, reference = PRODUCTS[case]
+    found = result(product, quantized, leaves(case, needs=needs))
+    expected = result(reference, in_parts, leaves(case, needs=needs))
+    same = [torch.equal(one, other) for one, other in zip(expected, found, strict=True)]
+    of_weight = 1 + needs[0]
+    assert [True] * (len(same) - 1) == same[:of_weight] + same[of_weight + 1 :]
+    torch.testing.assert_close(found[of_weight], expected[of_weight], rtol=1e-5, atol=1e-3)  # of one sum of 200 places
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_without_a_bias(case):
+    """No bias is no bias."""
+    *_, product, reference = PRODUCTS[case]
+    x, weight, _ = leaves(case)
+    found, expected = result(product, quantized, (x, weight, None)), result(reference, in_parts, (x, weight, None))
+    assert [True, True] == [torch.equal(one, other) for one, other in zip(expected[:2], found[:2], strict=True)]
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_gradients_of_gradients(case):
+    """The gradients are differentiable themselves, in the weight too."""
+    *_, product, reference = PRODUCTS[case]
+    seconds = []
+    for function, quantize in ((product, quantized), (reference, in_parts)):
+        parts = leaves(case, torch.float64)
+        loss = function(parts[0], quantize(parts[1]), parts[2]).square().sum()
+        firsts = torch.autograd.grad(loss, parts, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(first.square().sum() for first in firsts), parts))
+    torch.testing.assert_close(*seconds, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["rows", "2d"])
+def test_the_weight_is_not_kept(case):
+    """Of the quantized weight nothing is kept, and of its source the scales alone are new."""
+    _, _, product, _ = PRODUCTS[case]
+    x, weight, bias = leaves(case)
+    y, kept = quantized(weight), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda part: kept.append(part) or part, lambda part: part):
+        product(x, y, bias)
+    alive = {part.data_ptr() for part in (x, weight, bias)}
+    assert [(len(weight),)] == [tuple(part.shape) for part in kept if part.data_ptr() not in alive]
+
+
+def changed_in_place(x, weight):
+    weight.mul_(2)
+    return x, weight
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed_in_place,
+        lambda x, weight: (x, weight * 1.0),
+        lambda x, weight: (x, weight.detach()),
+        lambda x, weight: (torch.nn.Parameter(x.detach()), weight),
+    ],
+    ids=["changed in place", "computed from it", "detached", "a parameter as the input"],
+)
+def test_others_are_kept(other):
+    """What is not the weight itself, as it was computed, is multiplied as it is."""
+    x, weight, bias = leaves("rows")
+    x, given = other(x, quantized(weight))
+    y = linear(x, given, bias)
+    assert torch.equal(F.linear(x, given, bias), y)
+    assert "_RecomputedBackward" != y.grad_fn.name()
+
+
+def test_autocast():
+    """Where autocast chooses a dtype the product has it."""
+    x, weight, bias = leaves("rows")
+    with torch.autocast("cpu", torch.bfloat16):
+        y = linear(x, quantized(weight), bias)
+    assert torch.bfloat16 == y.dtype
+
+
+def test_without_gradients():
+    """Inside `torch.no_grad` the product is torch's."""
+    x, weight, bias = leaves("rows")
+    with torch.no_grad():
+        given = quantized(weight)
+        assert torch.equal(F.linear(x, given, bias), linear(x, given, bias))
