@@ -66,9 +66,8 @@ def fake_quantize_by_max(rows: Tensor, floor: float, threshold: float) -> tuple[
     return _quantized(rows, largest(rows), floor, threshold)
 
 
-@torch.no_grad()
 def again_by_max(rows: Tensor, scale: Tensor) -> Tensor:
-    """The values that `fake_quantize_by_max` returned, computed again, bit for bit.
+    """The values that `fake_quantize_by_max` returned, computed again, bit for bit; for where no gradient is recorded.
 
     Args:
         rows: what it was called with.
@@ -79,7 +78,7 @@ def again_by_max(rows: Tensor, scale: Tensor) -> Tensor:
         >>> again_by_max(rows, fake_quantize_by_max(rows, 1e-10, 4.0)[1]).tolist()
         [[0.25, -1.0, 0.0]]
     """
-    steps = scale.unsqueeze(-1)
+    steps = scale.unsqueeze(-1) if scale.dim() > 0 else scale
     return (rows / steps).round_().mul_(steps)
 
 
@@ -117,7 +116,7 @@ class _ByMax(torch.autograd.Function):
 
 def _quantized(rows: Tensor, maxima: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
     """The rows on their grids, and the scales."""
-    scale = maxima.clamp_min(floor) / threshold
+    scale = maxima.clamp_min(floor).div_(threshold)
     return again_by_max(rows, scale), scale
 
 

@@ -68,8 +68,9 @@ class QuantActivation(QuantModule):
             ArgumentError: a `QuantTensor` is asked for without a quantizer, and the input has no grid, or the
                 function leaves it.
         """
-        y = self._twin(x) if self.act_quant is None else self._quantized(x, self.act_quant)
-        if self.act_quant is None and self.return_quant_tensor and not isinstance(y, QuantTensor):
+        act_quant: Any = self.act_quant
+        y = self._twin(x) if act_quant is None else self._quantized(x, act_quant)
+        if act_quant is None and self.return_quant_tensor and not isinstance(y, QuantTensor):
             raise ArgumentError(self._no_grid(x))
         return y if self.return_quant_tensor else plain(y)
 

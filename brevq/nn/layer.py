@@ -216,7 +216,7 @@ class QuantLayer(QuantModule):
         Raises:
             ArgumentError: the layer has a float weight, or the input's bit width is needed and not known.
         """
-        quantizer = self.weight_quant
+        quantizer: Any = self.weight_quant
         if quantizer is None:
             raise ArgumentError(f"{type(self).__name__} has a float weight: `weight_quant` is None")
         if x is None and quantizer.needs_input and self.input_quant is not None:
@@ -257,7 +257,7 @@ class QuantLayer(QuantModule):
 
     def _weight(self, x: Any, weight: Any, quantize: Callable[..., QuantTensor]) -> QuantTensor:
         """The weight, quantized; for a quantizer that asks for it, to suit the integers of the input."""
-        quantizer: Any = self.weight_quant
+        quantizer: Any = self._modules["weight_quant"]
         self._check_weight(weight, quantizer.granularity)
         if not quantizer.needs_input:
             return quantize(weight)

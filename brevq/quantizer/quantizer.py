@@ -188,12 +188,14 @@ class Quantizer(nn.Module):
             ArgumentTypeError: `x` is not a floating-point tensor.
             UncalibratedError: in evaluation, no data having been seen.
         """
-        return self._quantized(self.tensor_quant, x, *context)
+        return self._quantized(self._modules["tensor_quant"], x, *context)
 
-    def _quantized(self, quantize: Callable[..., Any], x: Tensor, *context: Tensor) -> QuantTensor:
+    def _quantized(self, quantize: Any, x: Tensor, *context: Tensor) -> QuantTensor:
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
-        if x.device != self.grid.device:
+        # Past what is done for the attributes of modules, as this is asked at each call.
+        grid: Any = self._buffers["grid"]
+        if x.device != grid.device:
             raise ArgumentError(f"{describe(self)} is on {self.device}, and its input on {x.device}: move one of them")
         if x.numel() == 0 and not (self.observes and shared()):  # other processes may have a batch to observe
             return self._nothing(x)

@@ -169,7 +169,7 @@ class PerTensor(Granularity):
 
     def to_scale(self, statistic: Tensor) -> Tensor:
         """The statistic, shape `()`."""
-        return statistic.reshape(())
+        return statistic if statistic.dim() == 0 else statistic.reshape(())
 
     def per_output(self, scale: Tensor) -> Tensor:
         """The scale itself."""

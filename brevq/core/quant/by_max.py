@@ -51,7 +51,7 @@ class ByMax:
             return None
         limits = self.restrict_impl.floor, self.threshold
         y, scale = fake_quantize_by_max(rows, *limits)
-        return remember(y.view(x.shape), Source(rows, scale, *limits)), granularity.to_scale(scale)
+        return remember(y.view_as(x), Source(rows, scale, *limits)), granularity.to_scale(scale)
 
     def _is_watched(self) -> bool:
         return is_watched(self.scaling_impl) or is_watched(self.stats_impl) or is_watched(self.restrict_impl)

@@ -65,15 +65,19 @@ class ShortWays:
             x: a tensor of any shape.
             rectified: whether ReLU of it is meant.
         """
-        bit_width = quantizer.bit_width_impl() if quantizer.bit_width is None else quantizer.bit_width
+        # Past what is done for the attributes of modules, which takes longer than what is asked.
+        buffers, modules = quantizer._buffers, quantizer._modules  # noqa: SLF001  # torch's
+        bit_width = buffers["bit_width"]
+        if bit_width is None:
+            bit_width = modules["bit_width_impl"]()
+        zero_point = buffers["zero_point"]
         found = None if self.by_max is None else self.by_max(x)
         if found is not None:
-            return (*found, quantizer.zero_point, bit_width)
-        scale = self._scale(quantizer, x, bit_width, rectified)
-        zero_point = quantizer.zero_point
+            return (*found, zero_point, bit_width)
+        scale = self._scale(modules["scaling_impl"], modules["int_scaling_impl"], x, bit_width, rectified)
         if zero_point is None:
-            zero_point = quantizer.zero_point_impl(x, scale, bit_width)
-        y = quantize(self.fused, quantizer.int_quant, scale, zero_point, bit_width, x, rectified)
+            zero_point = modules["zero_point_impl"](x, scale, bit_width)
+        y = quantize(self.fused, modules["int_quant"], scale, zero_point, bit_width, x, rectified)
         return y, scale, zero_point, bit_width
 
     def clamps_at_zero(self, quantizer: Any) -> bool:
@@ -103,18 +107,18 @@ class ShortWays:
         watched = is_watched(quantizer) or is_watched(quantizer.scaling_impl)
         return takes is not None and not watched and bool(takes(x))
 
-    def _scale(self, quantizer: Any, x: Tensor, bit_width: Tensor, rectified: bool) -> Tensor:
+    def _scale(self, scaling_impl: Any, int_scaling_impl: Any, x: Tensor, bit_width: Tensor, rectified: bool) -> Tensor:
         """The scale, computed once for a range that stays."""
-        memo, scaling_impl = self.memo, quantizer.scaling_impl
+        memo = self.memo
         stored = None if memo is None or is_watched(scaling_impl) else scaling_impl.in_force()
         if memo is None or stored is None:
             threshold = scaling_impl(x, rectified=True) if rectified else scaling_impl(x)
-            return self._divide(threshold, quantizer.int_scaling_impl, bit_width)
+            return self._divide(threshold, int_scaling_impl, bit_width)
         known = memo.find(stored)
         if known is not None:
             return known
         with torch.no_grad():
-            return memo.keep(stored, self._divide(scaling_impl(x), quantizer.int_scaling_impl, bit_width))
+            return memo.keep(stored, self._divide(scaling_impl(x), int_scaling_impl, bit_width))
 
     def _divide(self, threshold: Tensor, int_scaling_impl: Module, bit_width: Tensor) -> Tensor:
         """A range over its integer threshold; elsewhere than on CPUs division by a number is rounded in another way."""

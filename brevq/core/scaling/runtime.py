@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import Module
 
@@ -55,7 +57,7 @@ class RuntimeStatsScaling(Module):
         self.restrict_scaling_impl: Restriction = restriction(
             "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
         )
-        self._restricts_alone = is_pure(self.restrict_scaling_impl)
+        self._stores_alone = gradient_scale_impl is None and is_pure(self.restrict_scaling_impl)
         self.runtime_stats = RuntimeStats(
             statistic("scaling_stats_impl", scaling_stats_impl),
             self.restrict_scaling_impl.encode,
@@ -74,8 +76,10 @@ class RuntimeStatsScaling(Module):
 
         None elsewhere, and where more than this number decides what is returned.
         """
-        plain = self.gradient_scale_impl is None and self._restricts_alone
-        return self.runtime_stats.in_force() if plain and not is_watched(self.runtime_stats) else None
+        # Past what is done for the attributes of modules, as this is asked at each call.
+        stats: Any = self._modules["runtime_stats"]
+        stored: Tensor | None = stats.in_force() if self._stores_alone and not is_watched(stats) else None
+        return stored
 
     def rectifies(self, x: Tensor) -> bool:
         """Whether the ranges for ReLU of `x` can be had without it, and nobody watches.

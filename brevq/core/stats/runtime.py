@@ -162,11 +162,12 @@ class RuntimeStats(Module):
 
     def in_force(self) -> Tensor | None:
         """The value, where it is one number on a CPU that no batch changes, and that needs no gradient; else None."""
-        value = self.value
+        value: Any = self._parameters["value"]  # past what is done for attributes, as this is asked at each call
         settled = self._phase >= Phase.LEARNED and not self.calibrating and type(value) is Parameter
         if not settled or value.dim() > 0 or not value.is_cpu or recorded() or recomputing():
             return None
-        return None if value.requires_grad and torch.is_grad_enabled() else value
+        stored: Tensor | None = None if value.requires_grad and torch.is_grad_enabled() else value
+        return stored
 
     def rectifies(self, x: Tensor) -> bool:
         """Whether it can do without ReLU of `x`: no batch counts, or the statistic says by itself what ReLU's is.
