@@ -29,6 +29,17 @@ class Phase(enum.IntEnum):
         return f"Phase.{self.name}"
 
 
+def checkpointed() -> bool:
+    """Whether activation checkpointing is to repeat this call, and expects it to keep the same tensors then.
+
+    Examples:
+        >>> checkpointed()
+        False
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # noqa: SLF001  # no public name
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
 def recomputing() -> bool:
     """Whether this call repeats an earlier one in the backward pass, as activation checkpointing does.
 

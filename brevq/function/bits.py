@@ -50,6 +50,7 @@ class _ReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        """ReLU; one bit of each value is kept."""
         y = torch.relu(x)
         ctx.layout = y.shape, y.stride()
         ctx.save_for_backward(_packed(y))
@@ -57,6 +58,7 @@ class _ReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """The gradient where a bit is set, else zero."""
         (bits,) = ctx.saved_tensors
         above = _unpacked(bits, *ctx.layout)
         if is_differentiated(grad):

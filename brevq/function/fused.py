@@ -129,6 +129,7 @@ class _FakeQuantize(torch.autograd.Function):
         straight: bool,
         rectified: bool,
     ) -> Tensor:
+        """`x` on its grid; what is kept depends on who receives a gradient."""
         ctx.low, ctx.high, ctx.straight = low, high, straight
         ctx.of_input_alone = not any(ctx.needs_input_grad[1:3])
         masked = ctx.of_input_alone and not straight
@@ -141,6 +142,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of input, scale and zero-point."""
         record = is_differentiated(grad)
         if ctx.of_input_alone:
             return (through_mask(grad, ctx.saved_tensors, record), *(None,) * 6)
@@ -158,6 +160,7 @@ class _FakeQuantizeShort(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, rectified: bool
     ) -> Tensor:
+        """`x` on its grid; what is kept depends on who receives a gradient."""
         ctx.ends = low, high
         y, kept = _quantized_short(x, _Grid(scale, zero_point, low, high, rectified))
         ctx.save_for_backward(kept, scale, zero_point)
@@ -165,6 +168,7 @@ class _FakeQuantizeShort(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of input, scale and zero-point."""
         gradients = residuals.recorded_gradients if is_differentiated(grad) else residuals.gradients
         return (*gradients(grad, ctx.saved_tensors, ctx.needs_input_grad, ctx.ends), *(None,) * 3)
 

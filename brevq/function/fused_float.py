@@ -100,6 +100,7 @@ class _FakeQuantizeFloat(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, numbers: Numbers, straight: bool) -> Tensor:
+        """`x` on the numbers; what is kept depends on who receives a gradient."""
         ctx.numbers, ctx.straight = numbers, straight
         ctx.of_input_alone = not ctx.needs_input_grad[1]
         y, inside = _quantized(x, scale, numbers, masked=ctx.of_input_alone and not straight)
@@ -108,6 +109,7 @@ class _FakeQuantizeFloat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of input and scale."""
         record = is_differentiated(grad)
         if ctx.of_input_alone:
             return through_mask(grad, ctx.saved_tensors, record), None, None, None

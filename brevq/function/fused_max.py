@@ -87,6 +87,7 @@ class _ByMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
+        """The rows on their grids, and the scales."""
         stretches = largest(_in_stretches(rows))
         maxima = stretches.amax(dim=-1)
         y, scale = _quantized(rows, maxima, floor, threshold)
@@ -97,6 +98,7 @@ class _ByMax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_scale: Tensor | None) -> tuple[Tensor | None, None, None]:
+        """The gradient of the rows, from those of values and scales, where there are any."""
         rows, stretches, maxima, scale = ctx.saved_tensors
         given = [above for above in (grad, grad_scale) if above is not None]
         if not given:

@@ -47,12 +47,14 @@ class _AbsMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """The maxima."""
         maxima = largest(rows)
         ctx.save_for_backward(rows, maxima)
         return maxima
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor | None:
+        """The gradient of the rows, zero but for the values that are as large."""
         saved: tuple[Tensor, Tensor] = ctx.saved_tensors
         rows, maxima = saved
         if is_differentiated(grad):

@@ -23,6 +23,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
+        """The second argument."""
         return y.view_as(y)
 
     @staticmethod
@@ -31,6 +32,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient, for the first argument."""
         return grad, None
 
 

@@ -179,6 +179,7 @@ class _Recomputed(torch.autograd.Function):
             inputs = [part for part, needed in zip((x, weight, bias), needs, strict=True) if needed]
 
             def composed(*given: Tensor) -> Tensor:
+                """The product, with what takes a gradient given."""
                 parts = iter(given)
                 each = zip((x, weight, bias), needs, strict=True)
                 product: Tensor = ctx.product(*(next(parts) if needed else part for part, needed in each))

@@ -86,9 +86,11 @@ class _NoGraph:
     """What the package would wire a recipe by. brevq does that, so to the package a recipe has no names at all."""
 
     def get(self, name: str) -> None:
+        """Refuse each name."""
         raise AttributeError(name)
 
     def has(self, name: str) -> bool:
+        """Whether there is a name: there is none."""
         return False
 
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from brevq.core.function_wrapper import PerChannel, PerGroup, PerTensor
 from brevq.core.stats import AbsPercentile, NegativePercentileOrZero, PercentileInterval
-from brevq.core.stats.order import kth_smallest, kth_smallest_magnitude
+from brevq.core.stats.order import kth_smallest, kth_smallest_magnitude, kth_smallest_of_relu
 
 # torch.compile itself makes an instance of an autograd.Function, and torch warns of those.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -20,6 +20,8 @@ FUNCTIONS = {
     "value": (kth_smallest, lambda x: x),
     "magnitude": (kth_smallest_magnitude, np.abs),
 }
+#: And one whose gradient is that of another one, by way of ReLU.
+VALUES = {**FUNCTIONS, "relu": (kth_smallest_of_relu, lambda x: np.maximum(x, 0))}
 # What is drawn from a generator: all different, a few different ones, equal ones, and none but zeros of both signs.
 DRAWS = {
     "normal": lambda rng, shape: rng.normal(size=shape),
@@ -65,7 +67,7 @@ def _reference(x, k):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    function=st.sampled_from(sorted(FUNCTIONS)),
+    function=st.sampled_from(sorted(VALUES)),
     draw=st.sampled_from(sorted(DRAWS)),
     special=st.sampled_from(sorted(SPECIAL)),
     shape=st.sampled_from(SHAPES),
@@ -75,7 +77,7 @@ def _reference(x, k):
 )
 def test_values_are_those_of_sorting(function, draw, special, shape, place, dtype, seed):
     """Of all sizes, ties, infinities, NaN, zeros and denormals, the value is that of NumPy, to the bit."""
-    compute, transform = FUNCTIONS[function]
+    compute, transform = VALUES[function]
     rng = np.random.default_rng(seed)
     x = DRAWS[draw](rng, shape).astype(dtype)
     for value in SPECIAL[special]:
@@ -114,6 +116,20 @@ def test_gradient_of_ties(function, k):
     (place,) = np.flatnonzero(leaf.grad.numpy())
     expected = (value.item(), 1.0 if function == "value" else np.sign(x[place]))
     assert expected == (transform(x)[place], leaf.grad[place].item())
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("shape", [(100,), (20011,), (3, 16384)])
+def test_of_relu_is_by_way_of_relu(shape, draw):
+    """The value of ReLU's output and its gradient are had from the input alone, ties and zeros included."""
+    x = torch.from_numpy(DRAWS[draw](np.random.default_rng(0), shape).astype(np.float32))
+    for k in (1, shape[-1] // 2, shape[-1] - 200, shape[-1] - 1, shape[-1]):
+        leaves = [x.clone().requires_grad_() for _ in range(2)]
+        results = kth_smallest_of_relu(leaves[0], k), kth_smallest_magnitude(torch.relu(leaves[1]), k)
+        for result in results:
+            result.sum().backward()
+        assert torch.equal(*results)
+        assert torch.equal(leaves[0].grad, leaves[1].grad)
 
 
 @pytest.mark.parametrize("size", [100, 20000])

@@ -122,11 +122,14 @@ class ShortWays:
 
     def _divide(self, threshold: Tensor, int_scaling_impl: Module, bit_width: Tensor) -> Tensor:
         """A range over its integer threshold; elsewhere than on CPUs division by a number is rounded in another way."""
-        by, plain = self.int_threshold, threshold.is_cpu and threshold.dtype in _WIDE
-        if by is None or not plain or torch.compiler.is_compiling():
+        by = self.int_threshold
+        if by is None or threshold.dtype not in _WIDE:
             scale: Tensor = threshold / int_scaling_impl(bit_width)
             return scale
-        return threshold / by
+        if threshold.is_cpu and not torch.compiler.is_compiling():
+            return threshold / by
+        # In compiled code a constant, where the power of two that it comes from may be computed again for each value.
+        return _computed_once(threshold / torch.full((), by, dtype=threshold.dtype, device=threshold.device))
 
 
 def known_bits(bit_width_impl: Module) -> int | None:
@@ -192,6 +195,13 @@ def quantize(
         composed: Tensor = int_quant(scale, zero_point, bit_width, x)
         return composed
     return fused(scale, zero_point, x, rectified)
+
+
+def _computed_once(scale: Tensor) -> Tensor:
+    """A scale that code compiled for a CPU reads from memory, and does not compute again for each few values."""
+    compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    learns = scale.requires_grad and torch.is_grad_enabled()
+    return scale.as_strided(scale.shape, scale.stride()) if compiled and scale.is_cpu and not learns else scale
 
 
 def _threshold(int_scaling_impl: Module, bit_width_impl: Module) -> float | None:

@@ -48,6 +48,7 @@ class _Ends(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Both ends; of the rows nothing is copied."""
         lowest, highest = rows.amin(dim=-1), rows.amax(dim=-1)
         ctx.save_for_backward(rows, lowest, highest)
         ctx.set_materialize_grads(False)
@@ -55,6 +56,7 @@ class _Ends(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_lowest: Tensor | None, of_highest: Tensor | None) -> Tensor | None:
+        """The gradient of the rows, where one of the ends has any."""
         rows, lowest, highest = ctx.saved_tensors
         parts = [
             _shared(grad, rows.detach(), end.detach())

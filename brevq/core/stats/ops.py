@@ -15,7 +15,7 @@ from torch.nn import Module
 from brevq.core.checks import between, positive
 from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.stats.ends import ends
-from brevq.core.stats.order import kth_smallest, kth_smallest_magnitude
+from brevq.core.stats.order import kth_smallest, kth_smallest_magnitude, kth_smallest_of_relu
 from brevq.core.stats.unit import near_one
 from brevq.function.largest import abs_max
 
@@ -163,7 +163,7 @@ class AbsPercentile(Module):
         """The statistic of ReLU of `x`, which need not be computed: of the percentile alone."""
         rows = self.granularity_impl(x)
         k = _high_rank(rows.shape[-1], self.high_percentile_q)
-        return self.granularity_impl.to_scale(torch.relu(kth_smallest(rows, k)))
+        return self.granularity_impl.to_scale(kth_smallest_of_relu(rows, k))
 
 
 class PercentileInterval(Module):

@@ -70,6 +70,27 @@ def kth_smallest_magnitude(rows: Tensor, k: int) -> Tensor:
     return _composed(rows.abs(), k)
 
 
+def kth_smallest_of_relu(rows: Tensor, k: int) -> Tensor:
+    """`kth_smallest_magnitude` of ReLU of each row, which of large ones is computed of few values.
+
+    Args:
+        rows: shape `(..., values)`, one value at least.
+        k: counts from 1; what is below or above is taken as the first or the last.
+
+    Returns:
+        Shape `(...)`; its gradient goes where it would go by way of ReLU.
+
+    Examples:
+        >>> kth_smallest_of_relu(torch.tensor([3.0, -4.0, 2.0]), 2)
+        tensor(2.)
+    """
+    k = _counted(rows, k)
+    from_above = rows.shape[-1] - k + 1
+    if _is_near_an_end(rows, from_above):
+        return _smallest_of_largest(torch.relu(_holding(rows, from_above, _height_of_relu)), from_above)
+    return kth_smallest_magnitude(torch.relu(rows), k)
+
+
 def _counted(rows: Tensor, k: int) -> int:
     """`k` as one of the places that a row has."""
     return min(max(k, 1), rows.shape[-1])
@@ -127,6 +148,11 @@ def _smallest_of_largest(few: Tensor, number: int) -> Tensor:
 def _height(blocks: Tensor) -> Tensor:
     """How far up each block reaches."""
     return blocks.amax(dim=-1)
+
+
+def _height_of_relu(blocks: Tensor) -> Tensor:
+    """How far up ReLU of each block reaches."""
+    return torch.relu(blocks.amax(dim=-1))
 
 
 def _depth(blocks: Tensor) -> Tensor:

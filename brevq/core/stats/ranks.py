@@ -99,6 +99,7 @@ class Ranks:
             return stats_impl(x)
 
         def of_all(x: Tensor) -> Tensor:
+            """The statistic of the values of all processes."""
             return stats_impl(self._union(x, _channel_axis(stats_impl), sizes))
 
         result: Tensor = checkpoint(of_all, x, use_reentrant=False, preserve_rng_state=False)

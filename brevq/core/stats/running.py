@@ -262,9 +262,11 @@ class _LowerEnd:
         self.sides = sides
 
     def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is gathered for scales of a shape: both sides."""
         return self.sides.state_shape(scale_shape)
 
     def read(self, average: Tensor) -> Tensor:
+        """The statistic that was gathered."""
         low, high = self.sides.read(average)
         lowest: Tensor = -low * fitting(low, high)
         return lowest
@@ -281,10 +283,12 @@ class _Sides:
         self.running_impl = running_impl
 
     def state_shape(self, scale_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is gathered for scales of a shape: both sides."""
         of_side: Callable[[tuple[int, ...]], tuple[int, ...]] = getattr(self.running_impl, "state_shape", tuple)
         return (2, *of_side(scale_shape))
 
     def read(self, average: Tensor) -> Tensor:
+        """The statistic that was gathered."""
         read: Callable[[Tensor], Tensor] | None = getattr(self.running_impl, "read", None)
         return average if read is None else read(average)
 

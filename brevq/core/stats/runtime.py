@@ -13,7 +13,7 @@ from torch.nn import Module, Parameter
 from brevq.core.checks import called, count, statistic
 from brevq.core.interfaces import Statistic
 from brevq.core.memo import is_watched
-from brevq.core.phase import Phase, recomputing
+from brevq.core.phase import Phase, checkpointed, recomputing
 from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
@@ -181,7 +181,7 @@ class RuntimeStats(Module):
             return False
         if self._phase >= Phase.LEARNED:
             return not (recomputing() and self._was_observed(torch.relu(x.detach())))
-        repeatable = recomputing() or self._at_least <= _REPEATABLE
+        repeatable = recomputing() or checkpointed() or self._at_least <= _REPEATABLE
         alone = not self.ranks.shared and not is_watched(self.stats_impl)
         observing = self._phase == Phase.OBSERVE and self.training
         # Of the class itself: another one that is made from it may have another statistic.

@@ -84,6 +84,7 @@ class MSE(Module):
         unit = unit_power(largest)
 
         def error(multiple: float) -> Tensor:
+            """The mean squared error of each row at a multiple of its largest value."""
             scale = self.grid.scale(restricted(multiple * largest, self.restrict_scaling_impl))
             return ((self.grid(rows / scale) * scale - rows) * unit).square().mean(dim=-1, keepdim=True)
 
