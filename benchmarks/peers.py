@@ -107,5 +107,5 @@ class Peers:
 
 def interpreter() -> Path | None:
     """The Python of the peers' environment; None if there is none yet."""
-    python = Path(os.environ.get(VARIABLE, PYTHON))
+    python = Path(os.environ.get(VARIABLE) or PYTHON)
     return python if python.exists() else None

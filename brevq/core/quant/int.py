@@ -9,9 +9,8 @@ from torch.nn import Module
 from brevq.core.checks import called
 from brevq.core.function_wrapper import TensorClamp, usual
 from brevq.core.quant.delay import delay_of
-from brevq.core.quant.int_base import FusedInt
 from brevq.core.quant.jit import compile_if_asked
-from brevq.core.quant.short import ShortWays, fused_grid, known_bits, quantize
+from brevq.core.quant.short import ShortWays, constant_bits, fused_grid, quantize
 from brevq.core.scaling.integer import TruncMsbScaling
 from brevq.core.zero_point import ZeroZeroPoint
 from brevq.function.ops import max_int, min_int
@@ -75,7 +74,7 @@ class RescalingIntQuant(Module):
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         shifted = type(zero_point_impl) is not ZeroZeroPoint
         self.register_buffer("zero_point", None if shifted else torch.tensor(0.0), persistent=False)
-        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
+        self.register_buffer("bit_width", constant_bits(bit_width_impl), persistent=False)
         # A plain object, past what is done for tensors and modules that are set.
         vars(self)["short"] = ShortWays(int_quant, scaling_impl, int_scaling_impl, bit_width_impl, shifted)
         compile_if_asked(self)
@@ -165,7 +164,7 @@ class DecoupledRescalingIntQuant(Module):
         self.pre_zero_point_impl = called("pre_zero_point_impl", pre_zero_point_impl, "x", "pre_scale", "bit_width")
         self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
-        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
+        self.register_buffer("bit_width", constant_bits(bit_width_impl), persistent=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -254,7 +253,7 @@ class PrescaledRestrictIntQuant(Module):
         self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
-        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
+        self.register_buffer("bit_width", constant_bits(bit_width_impl), persistent=False)
         self.fused = fused_grid(int_quant, bit_width_impl, shifted=False)
         compile_if_asked(self)
 
@@ -266,7 +265,7 @@ class PrescaledRestrictIntQuant(Module):
         if is_scripting():
             y = self.int_quant(scale, self.zero_point, bit_width, x)
         else:
-            y = _quantize(self.fused, self.int_quant, scale, self.zero_point, bit_width, x)
+            y = quantize(self.fused, self.int_quant, scale, self.zero_point, bit_width, x)
         return y, scale, self.zero_point, bit_width
 
 
@@ -372,7 +371,7 @@ class TruncIntQuant(Module):
         self.tensor_clamp_impl = called(
             "tensor_clamp_impl", tensor_clamp_impl or usual(TensorClamp), "x", "min_val", "max_val"
         )
-        self.register_buffer("bit_width", _constant(bit_width_impl), persistent=False)
+        self.register_buffer("bit_width", constant_bits(bit_width_impl), persistent=False)
         self.delay_wrapper = delay_of(quant_delay_steps)
         compile_if_asked(self)
 
@@ -405,17 +404,3 @@ class TruncIntQuant(Module):
         if self.delay_wrapper is not None:
             y = self.delay_wrapper(x, y)
         return y, new_scale, new_zero_point, bit_width
-
-
-def _constant(bit_width_impl: Module) -> Tensor | None:
-    """A number of bits that is known and stays, as a tensor; else None."""
-    bits = known_bits(bit_width_impl)
-    return None if bits is None else torch.tensor(float(bits))
-
-
-@torch.jit.unused
-def _quantize(
-    fused: FusedInt | None, int_quant: Module, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor
-) -> Tensor:
-    """`x` on the grid."""
-    return quantize(fused, int_quant, scale, zero_point, bit_width, x)

@@ -145,6 +145,20 @@ def known_bits(bit_width_impl: Module) -> int | None:
     return bit_width_impl.bits if type(bit_width_impl) is BitWidthConst else None
 
 
+def constant_bits(bit_width_impl: Module) -> Tensor | None:
+    """A number of bits that is known and stays, as a tensor of shape `()`; else None.
+
+    Args:
+        bit_width_impl: what returns it.
+
+    Examples:
+        >>> constant_bits(BitWidthConst(4))
+        tensor(4.)
+    """
+    bits = known_bits(bit_width_impl)
+    return None if bits is None else torch.tensor(float(bits))
+
+
 def fused_grid(int_quant: Module, bit_width_impl: Module, shifted: bool, clips: bool = True) -> FusedInt | None:
     """A grid in few passes, where it is the usual one and its number of bits is known and stays; else None.
 
@@ -166,6 +180,7 @@ def fused_grid(int_quant: Module, bit_width_impl: Module, shifted: bool, clips: 
     return fused
 
 
+@torch.jit.unused
 def quantize(
     fused: FusedInt | None,
     int_quant: Module,
