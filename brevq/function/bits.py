@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from brevq.function.masks import through_mask
 from brevq.function.recording import is_differentiated, recorded
 
 #: Below as many values there is no memory to save.
@@ -60,12 +61,7 @@ class _ReLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """The gradient where a bit is set, else zero."""
         (bits,) = ctx.saved_tensors
-        above = _unpacked(bits, *ctx.layout)
-        if is_differentiated(grad):
-            return torch.where(above > 0, grad, 0.0)
-        passed = above.to(grad.dtype)
-        torch.ops.aten.threshold_backward.grad_input(grad, passed, 0, grad_input=passed)
-        return passed
+        return through_mask(grad, (_unpacked(bits, *ctx.layout),), is_differentiated(grad))
 
 
 def _packed(y: Tensor) -> Tensor:

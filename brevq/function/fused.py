@@ -5,10 +5,10 @@ the other sign. What it saves is memory traffic: one buffer is worked on in plac
 kept as it can be had from. Gradients are those of the composed form, to rounding:
 
 - that of a tensor is passed on as it is where the composed form multiplies and divides it by the scale;
-- that of a scale is one sum of residuals, where the composed form subtracts one long sum from another; eager code keeps
-  residuals of up to 256 codes in 16 bits, see `brevq.function.residuals`, and gives infinite values, which the composed
-  form makes NaN of, the code that they were clamped to; that of large tensors is two scalar products, see
-  `brevq.function.products`, which are as exact as the long sums of the composed form.
+- that of a scale is one sum of residuals, where the composed form subtracts one long sum from another. Eager code keeps
+  residuals of up to 256 codes in 16 bits, see `brevq.function.residuals`; it adds up those of large tensors in another
+  order, see `brevq.function.products`; and both count infinite values, which the composed form makes NaN of, with the
+  code that they were clamped to.
 
 In compiled code the same values and gradients are made of operations that the compiler fuses itself. In the transforms
 of `torch.func`, and for gradients of gradients, the composed form is used.
@@ -34,10 +34,10 @@ from brevq.function.recording import differentiate, is_differentiated, recorded
 #: Those that are computed in place; half precision is computed in the composed form.
 _DTYPES = (torch.float32, torch.float64)
 
-#: In steps, what ReLU blocks.
+#: Where ReLU blocks, this stands for ``x / scale``: it rounds below all codes, so that it is clamped to zero.
 _BLOCKED = -4.0
 
-#: From how many values on a tensor is quantized piece by piece, and with residuals.
+#: From how many values on quantization goes piece by piece: without residuals, and with them, which take more buffers.
 _MANY, _MANY_SHORT = 2**21, 2**17
 
 
@@ -56,10 +56,11 @@ def fake_quantize(
     sum of ``code - zero_point - x / scale`` where it was not clamped and of ``code - zero_point`` where it was; that of
     the zero-point is the sum of ``-scale`` where it was.
 
-    What is kept for the gradient: where the scale or the zero-point receives one two bytes for each value, or `x` where
-    that is kept anyway, or is exact where these would not be: of float64, and of more than 256 codes. Else a byte for
-    each value, or nothing where `straight`. Of two bytes the gradient of the scale has an error of at most 2**-13 times
-    the sum of the incoming gradients, each without its sign, beyond that of its rounding.
+    What is kept for the gradient, where the scale or the zero-point receives one: two bytes for each value of a
+    float32 tensor of 4096 values or more, with at most 256 codes, zero among them, and not `straight`; else, and
+    where something else keeps `x` anyway, `x`. Where `x` alone receives one: a byte for each value, or nothing where
+    `straight`. With two bytes the error of the scale's gradient, beyond its rounding, is at most 2**-13 times the sum
+    of the magnitudes of the incoming gradients.
 
     Args:
         x: floating-point tensor of any shape.
@@ -160,7 +161,7 @@ class _FakeQuantizeShort(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, rectified: bool
     ) -> Tensor:
-        """`x` on its grid; what is kept depends on who receives a gradient."""
+        """`x` on its grid; residuals, scale and zero-point are kept."""
         ctx.ends = low, high
         y, kept = _quantized_short(x, _Grid(scale, zero_point, low, high, rectified))
         ctx.save_for_backward(kept, scale, zero_point)
@@ -317,7 +318,7 @@ def _composed(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, h
 
 
 def _compilable(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: float, high: float, straight: bool) -> Tensor:
-    """`fake_quantize` with the gradients of `_gradients`, bit for bit, of operations that compilers fuse."""
+    """`fake_quantize` with the gradients of `_gradients_of`, bit for bit, of operations that compilers fuse."""
     shift = None if zero_point is None else zero_point.detach()
     steps = x.detach() / scale.detach()
     codes = torch.round(steps if shift is None else steps + shift)

@@ -19,9 +19,10 @@ from brevq.function.ops_ste import round_ste, scalar_clamp_min_ste
 from brevq.function.pieces import PIECE
 from brevq.function.recording import differentiate, is_differentiated, recorded
 
-#: In stretches of so many values the largest ones are looked for, of rows of that many or more, and of shorter ones; if
-#: they can be divided into such.
-_STRETCHES = {2**15: 1024, 0: 128}
+#: Rows are divided into stretches, of which the one with the largest value is looked for: the length of a stretch, for
+#: rows of `_LONG` values or more and for shorter ones, or what of it divides the row.
+_LONG, _OF_LONG, _OF_SHORT = 2**15, 1024, 128
+#: Shorter stretches are not worth it: the row is one.
 _SHORTEST = 32
 
 
@@ -66,16 +67,16 @@ def fake_quantize_by_max(rows: Tensor, floor: float, threshold: float) -> tuple[
     return _quantized(rows, largest(rows), floor, threshold)
 
 
-def again_by_max(rows: Tensor, scale: Tensor) -> Tensor:
-    """The values that `fake_quantize_by_max` returned, computed again, bit for bit; for where no gradient is recorded.
+def on_grids(rows: Tensor, scale: Tensor) -> Tensor:
+    """Rows on the grids of their scales, the values of `fake_quantize_by_max`; for where no gradient is recorded.
 
     Args:
-        rows: what it was called with.
-        scale: what it returned beside them.
+        rows: shape `(..., values)`.
+        scale: shape `(...)`.
 
     Examples:
         >>> rows = torch.tensor([[0.26, -1.0, 0.0]])
-        >>> again_by_max(rows, fake_quantize_by_max(rows, 1e-10, 4.0)[1]).tolist()
+        >>> on_grids(rows, fake_quantize_by_max(rows, 1e-10, 4.0)[1]).tolist()
         [[0.25, -1.0, 0.0]]
     """
     steps = scale.unsqueeze(-1) if scale.dim() > 0 else scale
@@ -119,7 +120,7 @@ class _ByMax(torch.autograd.Function):
 def _quantized(rows: Tensor, maxima: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
     """The rows on their grids, and the scales."""
     scale = maxima.clamp_min(floor).div_(threshold)
-    return again_by_max(rows, scale), scale
+    return on_grids(rows, scale), scale
 
 
 def _again(
@@ -139,7 +140,7 @@ def _again(
 def _in_stretches(rows: Tensor) -> Tensor:
     """The rows divided into stretches, shape `(..., stretches, values)`; one where they can not be divided well."""
     values = rows.shape[-1]
-    size = math.gcd(values, next(stretch for many, stretch in _STRETCHES.items() if values >= many))
+    size = math.gcd(values, _OF_LONG if values >= _LONG else _OF_SHORT)
     return rows.view(*rows.shape[:-1], -1, size if size >= _SHORTEST else values)
 
 
@@ -160,7 +161,7 @@ def _passed(rows: Tensor, scale: Tensor, grad: Tensor, out: Tensor) -> Tensor:
 def _passed_piece(scale: Tensor, rows: Tensor, grad: Tensor, out: Tensor) -> Tensor:
     """The same of some rows, or of a part of one; `out` is a buffer first, as fresh memory costs more."""
     steps = torch.div(rows, scale, out=out)
-    # In the order of summation of the operations one by one, which a scalar product has not.
+    # Not a scalar product: of rows in one piece the sum has the order that operations one by one have.
     sums = steps.round().sub_(steps).mul_(grad).sum(dim=-1)
     out.copy_(grad)
     return sums

@@ -43,10 +43,8 @@ def divided(tensors: Sequence[Tensor], size: int = PIECE) -> Iterator[tuple[Tens
 
     Examples:
         >>> x = torch.arange(5)
-        >>> for part, double in divided([x, 2 * x], size=3):
-        ...     print(part.tolist(), double.tolist())
-        [0, 1, 2] [0, 2, 4]
-        [3, 4] [6, 8]
+        >>> torch.cat([part + double for part, double in divided([x, 2 * x], size=1)]).tolist()
+        [0, 3, 6, 9, 12]
     """
     values = size * torch.get_num_threads()
     flat = (tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors)

@@ -1,9 +1,7 @@
-"""The gradients of integer fake quantization of large tensors with one scale, by scalar products.
+"""The gradients of integer fake quantization of large tensors with one scale: a scalar product, in few passes.
 
-With ``y = scale * (code - zero_point)`` and `gx` the gradient of `x`, which is the incoming `g` and zero where it was
-clamped, the gradient of the scale, ``sum of g * (code - zero_point - [not clamped] * x / scale)``, is
-``<g, code - zero_point> - <gx, x / scale>``: no residual is made, and no mask. Where clamping passes gradients there is
-no mask anyway, and one product with the residuals is exacter.
+The gradient of the scale is the product of the incoming one with residuals,
+``code - zero_point - [not clamped] * x / scale``. What is not clamped is told by the quotient, so that no mask is made.
 """
 
 from __future__ import annotations
@@ -19,12 +17,12 @@ from brevq.function.pieces import PIECE, can_be_divided, divided
 #: From how many values on memory takes longer than the calls of operations.
 _MANY = 2**16
 
-#: Up to which code halves are exact in float32, and so are the limits of what is not clamped.
-_LAST = 2**21
+#: Up to this code, code + 0.5, where rounding changes, and its neighbours are numbers of float32.
+_LARGEST_CODE = 2**21
 
 
 def takes_products(grad: Tensor, saved: tuple[Tensor, Tensor, Tensor | None], low: float, high: float) -> bool:
-    """Whether `gradients` takes these: large tensors with one scale, whose codes float32 can halve.
+    """Whether `gradients` applies: a large tensor with one scale, and codes up to 2**21.
 
     Args:
         grad: the incoming gradient.
@@ -38,15 +36,15 @@ def takes_products(grad: Tensor, saved: tuple[Tensor, Tensor, Tensor | None], lo
         (True, False)
     """
     x, *parameters = saved
-    return -_LAST <= low <= high <= _LAST and can_be_divided((x, grad), parameters, _MANY)
+    return -_LARGEST_CODE <= low <= high <= _LARGEST_CODE and can_be_divided((x, grad), parameters, _MANY)
 
 
 def gradients(
     grad: Tensor, saved: tuple[Tensor, Tensor, Tensor | None], limits: tuple[float, float, bool]
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """The gradients of input, scale and zero-point; None where a number is not finite, which has rules of its own.
+    """The gradients of input, scale and zero-point; None where that of the scale is not finite.
 
-    That of the input is exact. That of the scale has the error of scalar products, as the gradient of the formula has.
+    These are those of the formula, but for the order in which they are added.
 
     Args:
         grad: the incoming gradient.
@@ -60,35 +58,36 @@ def gradients(
     """
     (x, scale, zero_point), (low, high, straight) = saved, limits
     of_input = grad if straight else torch.empty_like(x)
-    least, most = _around(low, high, x.dtype)
+    ends = _first_clamped(low, high, x.dtype)
     of_scale, blocked = [], []
     for above, part, out in divided((grad, x, of_input), 2 * PIECE):
         quotients = part / scale
         steps = quotients if zero_point is None else quotients + zero_point
-        if straight:
-            codes = steps.round().clamp_(low, high)
-            of_scale.append(torch.dot(above, _centred(codes, zero_point).sub_(quotients)))
-        else:
-            torch.ops.aten.hardtanh_backward.grad_input(above, steps, least, most, grad_input=out)
-            of_quotients = torch.dot(out, quotients)
-            codes = steps.round_().clamp_(low, high)
-            of_scale.append(torch.dot(above, _centred(codes, zero_point)).sub_(of_quotients))
+        residuals = steps.round().clamp_(low, high)
         if zero_point is not None:
-            blocked.append(torch.sub(above, out, out=codes).sum())
+            residuals.sub_(zero_point)
+        of_scale.append(
+            torch.dot(above, residuals.sub_(quotients if straight else _inside(quotients, steps, ends, out)))
+        )
+        if not straight:
+            _inside(above, steps, ends, out)
+        if zero_point is not None:
+            blocked.append(torch.sub(above, out, out=steps).sum())
     total = torch.stack(of_scale).sum()
     if not total.isfinite():
         return None
     return of_input, total, None if zero_point is None else torch.stack(blocked).sum().mul_(-scale)
 
 
-def _centred(codes: Tensor, zero_point: Tensor | None) -> Tensor:
-    """``codes - zero_point``, in place."""
-    return codes if zero_point is None else codes.sub_(zero_point)
+def _inside(x: Tensor, steps: Tensor, ends: tuple[float, float], out: Tensor) -> Tensor:
+    """`x` where `steps` are between two numbers, and zero elsewhere, written to `out`."""
+    inside: Tensor = torch.ops.aten.hardtanh_backward.grad_input(x, steps, *ends, grad_input=out)
+    return inside
 
 
 @functools.cache
-def _around(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
-    """The numbers next to those that are rounded to a code, which halves are where the code beyond them is even."""
+def _first_clamped(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
+    """The nearest steps, below and above, that are rounded to no code: halves, or where these are, their neighbours."""
     first, last = math.ceil(low), math.floor(high)
     ends = torch.tensor([first - 0.5, last + 0.5], dtype=dtype, device="cpu")
     beyond = torch.nextafter(ends, torch.tensor([-math.inf, math.inf], dtype=dtype, device="cpu"))

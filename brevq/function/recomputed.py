@@ -10,17 +10,27 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from brevq.function.fused_max import again_by_max, fake_quantize_by_max
+from brevq.function.fused_max import fake_quantize_by_max, on_grids
 from brevq.function.recording import differentiate, is_differentiated, recorded
 
-#: Where a weight has its `Source`.
-_NAME = "_brevq_source"
+#: What weights were computed from, and how often they had been written to then: beside them, so that it is not saved
+#: with them.
+_SOURCES: Any = WeakTensorKeyDictionary()
 
 
 class Source(NamedTuple):
-    """What a weight was computed from, by `fake_quantize_by_max`."""
+    """What a weight was computed from, by `fake_quantize_by_max`.
+
+    Args:
+        rows: the float weight, shape `(..., values)`, in memory with the parameter.
+        scale: shape `(...)`.
+        floor: the least range.
+        threshold: the last code.
+    """
 
     rows: Tensor
     scale: Tensor
@@ -29,7 +39,7 @@ class Source(NamedTuple):
 
 
 def remember(weight: Tensor, source: Source) -> Tensor:
-    """A weight, which knows what it was computed from.
+    """The weight itself, after noting what it was computed from; nothing is noted where no gradient is recorded.
 
     Args:
         weight: the rows on their grids, in any shape.
@@ -42,25 +52,51 @@ def remember(weight: Tensor, source: Source) -> Tensor:
         True
     """
     if weight.requires_grad:
-        setattr(weight, _NAME, (source, weight._version))  # noqa: SLF001  # torch's, of whether it was changed
+        _SOURCES[weight] = source, weight._version  # noqa: SLF001  # torch's count of writes
     return weight
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``x @ weight.T + bias``, as `torch.nn.functional.linear`.
+def source_of(x: Tensor, weight: Tensor) -> Source | None:
+    """What a weight was computed from.
+
+    None where that is not known, or it was written to since, or where its product with `x` is compiled, transformed,
+    differentiated forward, under autocast, of another dtype or layout or no plain tensor, or without a gradient.
+
+    Args:
+        x: what it is multiplied with.
+        weight: any weight.
+
+    Examples:
+        >>> source_of(torch.ones(1, 3), torch.ones(2, 3)) is None
+        True
+    """
+    if not torch.is_grad_enabled() or recorded() or forward_ad._current_level >= 0:  # noqa: SLF001  # no public name
+        return None
+    source, version = _SOURCES.get(weight, (None, 0)) if type(weight) is Tensor else (None, 0)
+    if source is None or weight._version != version:  # noqa: SLF001  # as above
+        return None
+    plain = type(x) is Tensor and x.layout is torch.strided and not x.is_nested and x.dtype == weight.dtype
+    return source if plain and not torch.is_autocast_enabled(x.device.type) else None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, source: Source) -> Tensor:
+    """``x @ weight.T + bias``, as `torch.nn.functional.linear`; keeps `source` and no `weight`.
 
     Args:
         x: shape `(..., in_features)`.
         weight: shape `(out_features, in_features)`.
         bias: shape `(out_features,)`, or None.
+        source: what the weight was computed from.
+
+    Returns:
+        Shape `(..., out_features)`.
 
     Examples:
-        >>> linear(torch.ones(1, 3), torch.ones(2, 3), None)
-        tensor([[3., 3.]])
+        >>> rows = torch.ones(2, 3, requires_grad=True)
+        >>> weight, scale = fake_quantize_by_max(rows, 1e-10, 7.0)
+        >>> linear(torch.ones(1, 3), weight, None, Source(rows, scale, 1e-10, 7.0)).tolist()
+        [[3.0, 3.0]]
     """
-    source = _source(x, weight)
-    if source is None:
-        return F.linear(x, weight, bias)
     return _applied(_Linear(), x, weight, bias, source)
 
 
@@ -68,29 +104,35 @@ def convolution(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    source: Source,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """The convolution, as `torch.convolution`.
+    """The convolution, as `torch.convolution`; keeps `source` and no `weight`.
 
     Args:
         x: shape `(batch, in_channels, *size)`.
         weight: shape `(out_channels, in_channels / groups, *kernel_size)`.
         bias: shape `(out_channels,)`, or None.
+        source: what the weight was computed from.
         stride: of each dimension.
         padding: likewise.
         dilation: likewise.
         groups: number of groups of channels.
 
+    Returns:
+        Shape `(batch, out_channels, *size_out)`.
+
     Examples:
-        >>> convolution(torch.ones(1, 1, 4), torch.ones(1, 1, 3), None, (1,), (0,), (1,), 1)
-        tensor([[[3., 3.]]])
+        >>> rows = torch.ones(1, 3, requires_grad=True)
+        >>> weight, scale = fake_quantize_by_max(rows, 1e-10, 7.0)
+        >>> source = Source(rows, scale, 1e-10, 7.0)
+        >>> convolution(torch.ones(1, 1, 4), weight.view(1, 1, 3), None, source, (1,), (0,), (1,), 1).tolist()
+        [[[3.0, 3.0]]]
     """
-    product = _Convolution(stride, padding, dilation, groups)
-    source = _source(x, weight)
-    return product(x, weight, bias) if source is None else _applied(product, x, weight, bias, source)
+    return _applied(_Convolution(stride, padding, dilation, groups), x, weight, bias, source)
 
 
 class _Linear:
@@ -133,15 +175,6 @@ class _Convolution(NamedTuple):
         return self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
 
 
-def _source(x: Tensor, weight: Tensor) -> Source | None:
-    """What a weight can be computed from again; None where it can not, or its product is to be recorded."""
-    source, version = getattr(weight, _NAME, (None, 0))
-    if source is None or not torch.is_grad_enabled() or recorded() or weight._version != version:  # noqa: SLF001
-        return None
-    plain = type(x) is Tensor and x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
-    return source if plain else None
-
-
 def _applied(product: _Linear | _Convolution, x: Tensor, weight: Tensor, bias: Tensor | None, source: Source) -> Tensor:
     """The product, with the gradients of `_Recomputed`."""
     parts = x, weight, bias, source.rows, source.scale
@@ -165,27 +198,31 @@ class _Recomputed(torch.autograd.Function):
     ) -> Tensor:
         """The product; `rows`, `scale` and `limits` are what the weight is computed from again."""
         ctx.product, ctx.limits, ctx.shape = product, limits, weight.shape
-        ctx.save_for_backward(x, bias, rows, scale)
+        ctx.save_for_backward(x, rows, scale)
         y: Tensor = product(x, weight, bias)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of `x`, weight and bias: `rows` and `scale` have theirs by way of the weight."""
-        x, bias, rows, scale = ctx.saved_tensors
+        x, rows, scale = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:5]
-        if is_differentiated(grad):
+        if not is_differentiated(grad):
+            weight = on_grids(rows, scale).view(ctx.shape)
+            return None, None, *ctx.product.gradients(grad, x, weight, needs), None, None
+        with torch.enable_grad():
             weight = fake_quantize_by_max(rows, *ctx.limits)[0].view(ctx.shape)
-            inputs = [part for part, needed in zip((x, weight, bias), needs, strict=True) if needed]
+            # No gradient depends on the bias.
+            bias = x.new_zeros(ctx.shape[0], requires_grad=True) if needs[2] else None
+        parts = x, weight, bias
 
-            def composed(*given: Tensor) -> Tensor:
-                """The product, with what takes a gradient given."""
-                parts = iter(given)
-                each = zip((x, weight, bias), needs, strict=True)
-                product: Tensor = ctx.product(*(next(parts) if needed else part for part, needed in each))
-                return product
+        def composed(*given: Tensor) -> Tensor:
+            """The product, with what takes a gradient given."""
+            left = iter(given)
+            each = zip(parts, needs, strict=True)
+            product: Tensor = ctx.product(*(next(left) if needed else part for part, needed in each))
+            return product
 
-            found = iter(differentiate(composed, inputs, grad))
-            return None, None, *(next(found) if needed else None for needed in needs), None, None
-        weight = again_by_max(rows, scale).view(ctx.shape)
-        return None, None, *ctx.product.gradients(grad, x, weight, needs), None, None
+        wanted = [part for part, needed in zip(parts, needs, strict=True) if part is not None and needed]
+        found = iter(differentiate(composed, wanted, grad))
+        return None, None, *(next(found) if needed else None for needed in needs), None, None

@@ -11,6 +11,9 @@ from brevq.function.recomputed import convolution
 from brevq.nn.layer import QuantLayer
 from brevq.quant_tensor import plain
 
+#: How twins convolve, unless a subclass says how else.
+_FORWARDS = tuple(getattr(twin, "_conv_forward") for twin in (nn.Conv1d, nn.Conv2d, nn.Conv3d))  # noqa: B009  # as below
+
 
 class QuantConv(QuantLayer):
     """The base of quantized convolutions of any number of dimensions. Subclass it together with the twin."""
@@ -18,11 +21,19 @@ class QuantConv(QuantLayer):
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution, with the layer's stride, padding, dilation and groups."""
         module: Any = self
-        batched = type(x) is type(weight) is Tensor and x.dim() == weight.dim()
-        if batched and module.padding_mode == "zeros" and type(module.padding) is tuple:
-            return convolution(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
-        output: Tensor = module._conv_forward(x, weight, bias)  # noqa: SLF001  # the twin's
-        return output
+        source = self.source_of(x, weight) if self._is_usual(x, weight) else None
+        if source is None:
+            output: Tensor = module._conv_forward(x, weight, bias)  # noqa: SLF001  # the twin's
+            return output
+        return convolution(x, weight, bias, source, module.stride, module.padding, module.dilation, module.groups)
+
+    def _is_usual(self, x: Any, weight: Any) -> bool:
+        """Whether the twin convolves a batch that is padded with zeros, and nobody says how else it does."""
+        module: Any = self
+        usual = type(module)._conv_forward in _FORWARDS  # noqa: SLF001  # the twin's
+        numbers = type(module.stride) is type(module.padding) is type(module.dilation) is tuple
+        zeros = module.padding_mode == "zeros" and numbers
+        return usual and zeros and type(weight) is Tensor and x.dim() == weight.dim()
 
 
 class QuantConv1d(QuantConv, nn.Conv1d):

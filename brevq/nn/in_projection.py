@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from brevq.function.recomputed import linear
 from brevq.nn.layer import QuantLayer
 from brevq.quant_tensor import QuantTensor, plain
 from brevq.quantizer import Quantizer
@@ -86,7 +86,7 @@ class QuantInProjections(QuantLayer):
         projected: list[Tensor] = []
         laid_out = _once([self._length_first] * 3, *inputs)
         for x, weight, part, count in zip(laid_out, weights, biases, counts, strict=False):
-            product = linear(x, plain(weight), part)
+            product = F.linear(x, plain(weight), part)
             projected += [product] if count == 1 else _apart(product, count)
         return projected
 

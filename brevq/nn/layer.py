@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from brevq.core.function_wrapper import Granularity, PerTensor
+from brevq.core.memo import is_watched
 from brevq.errors import ArgumentError, ArgumentTypeError
+from brevq.function.recomputed import Source, source_of
 from brevq.nn.arguments import role_of
 from brevq.nn.module import QuantModule
 from brevq.quant_tensor import QuantTensor, Zero, describe, plain
@@ -181,6 +183,18 @@ class QuantLayer(QuantModule):
     def operations_per_value(self) -> int:
         """Multiply-accumulates for each value of the output; of the input, where a weight has its inputs first."""
         return int(self.weight[0].numel())
+
+    def source_of(self, x: Any, weight: Any) -> Source | None:
+        """What the quantized weight can be computed from again, to be kept in its place; None where it is kept itself.
+
+        Args:
+            x: what it is multiplied with.
+            weight: the weight that `compute` was given.
+        """
+        quantizer: Any = self._modules.get("weight_quant")
+        # Who watches may have written to it past torch's count.
+        watched = quantizer is None or is_watched(quantizer) or is_watched(quantizer.tensor_quant)
+        return None if watched else source_of(x, weight)
 
     def float_parameters(self, x: Any) -> tuple[Any, Any]:
         """The weight and the bias that are quantized: the parameters, unless a subclass computes them from those.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from brevq.function.recomputed import linear
 from brevq.nn.layer import QuantLayer
@@ -26,4 +27,5 @@ class QuantLinear(QuantLayer, nn.Linear):
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``x @ weight.T + bias``."""
-        return linear(x, weight, bias)
+        source = self.source_of(x, weight)
+        return F.linear(x, weight, bias) if source is None else linear(x, weight, bias, source)

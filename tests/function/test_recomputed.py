@@ -1,13 +1,17 @@
 """Products that compute their weight again: values, gradients and memory, against torch with a weight in parts."""
 
+import io
+
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from brevq.function.fused import fake_quantize
 from brevq.function.fused_max import fake_quantize_by_max
 from brevq.function.largest import abs_max
-from brevq.function.recomputed import Source, convolution, linear, remember
+from brevq.function.recomputed import Source, convolution, linear, remember, source_of
+from brevq.nn import QuantConv2d, QuantLinear
 
 LIMITS = 1e-10, 7.0
 #: The shapes of input and weight, and what follows these in a convolution.
@@ -18,13 +22,21 @@ CONVOLUTIONS = {
     "depthwise": ((2, 4, 7, 8), (4, 1, 3, 3), ((1, 1), (1, 1), (1, 1), 4)),
     "3d": ((1, 2, 4, 5, 6), (3, 2, 2, 2, 2), ((1, 1, 1), (0, 1, 0), (1, 1, 1), 1)),
 }
+
+
+def multiplied(x, weight, bias):
+    """The product, as a layer asks for it."""
+    source = source_of(x, weight)
+    return F.linear(x, weight, bias) if source is None else linear(x, weight, bias, source)
+
+
 PRODUCTS = {
-    **{name: (shape, (4, 6), linear, F.linear) for name, shape in LINEAR.items()},
+    **{name: (shape, (4, 6), multiplied, F.linear) for name, shape in LINEAR.items()},
     **{
         name: (
             shape,
             weight,
-            lambda x, w, b, rest=rest: convolution(x, w, b, *rest),
+            lambda x, w, b, rest=rest: convolution(x, w, b, source_of(x, w), *rest),
             lambda x, w, b, rest=rest: (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3](x, w, b, *rest),
         )
         for name, (shape, weight, rest) in CONVOLUTIONS.items()
@@ -112,6 +124,7 @@ def test_the_weight_is_not_kept(case):
 
 
 def changed_in_place(x, weight):
+    """Written to after it was computed."""
     weight.mul_(2)
     return x, weight
 
@@ -130,22 +143,124 @@ def test_others_are_kept(other):
     """What is not the weight itself, as it was computed, is multiplied as it is."""
     x, weight, bias = leaves("rows")
     x, given = other(x, quantized(weight))
-    y = linear(x, given, bias)
+    y = multiplied(x, given, bias)
     assert torch.equal(F.linear(x, given, bias), y)
     assert "_RecomputedBackward" != y.grad_fn.name()
+    assert source_of(x, given) is None
 
 
 def test_autocast():
-    """Where autocast chooses a dtype the product has it."""
-    x, weight, bias = leaves("rows")
-    with torch.autocast("cpu", torch.bfloat16):
-        y = linear(x, quantized(weight), bias)
-    assert torch.bfloat16 == y.dtype
+    """Where autocast chooses a dtype the product has it, and the gradients that it has there."""
+    grads = []
+    for product in (multiplied, F.linear):
+        x, weight, bias = leaves("rows")
+        with torch.autocast("cpu", torch.bfloat16):
+            y = product(x, quantized(weight), bias)
+        y.sum().backward()
+        grads.append([x.grad, weight.grad, bias.grad])
+        assert (torch.bfloat16, False) == (y.dtype, "Recomputed" in y.grad_fn.name())
+    assert [True] * 3 == [torch.equal(*pair) for pair in zip(*grads, strict=True)]
 
 
 def test_without_gradients():
-    """Inside `torch.no_grad` the product is torch's."""
+    """Inside `torch.no_grad` there is nothing to keep."""
     x, weight, bias = leaves("rows")
+    given = quantized(weight)
+    assert source_of(x, given) is not None
     with torch.no_grad():
-        given = quantized(weight)
-        assert torch.equal(F.linear(x, given, bias), linear(x, given, bias))
+        y = multiplied(x, given, bias)
+    assert (None, True) == (y.grad_fn, torch.equal(F.linear(x, given, bias), y))
+
+
+def test_a_weight_is_saved_alone():
+    """A weight that is saved has nothing with it, and is loaded as any tensor is."""
+    weight, buffer = QuantLinear(64, 64).quant_weight().value, io.BytesIO()
+    torch.save(weight.detach().clone(), alone := io.BytesIO())
+    torch.save(weight, buffer)
+    assert buffer.tell() <= alone.tell() + 200  # that it takes a gradient
+    buffer.seek(0)
+    assert torch.equal(weight, torch.load(buffer, weights_only=True))
+
+
+def test_what_a_subclass_convolves_with():
+    """A layer that says itself how it convolves does so."""
+
+    class Twice(QuantConv2d):
+        """A convolution, doubled."""
+
+        def _conv_forward(self, *arguments):
+            return 2 * super()._conv_forward(*arguments)
+
+    layer, x = Twice(3, 4, 3), torch.randn(1, 3, 5, 5)
+    expected = 2 * F.conv2d(x, layer.quant_weight().value, layer.bias)
+    assert torch.equal(expected, layer(x))
+
+
+LAYERS = {"linear": lambda: QuantLinear(3, 2), "convolution": lambda: QuantConv2d(3, 2, 1)}
+
+
+def input_of(case):
+    """What a layer takes."""
+    return torch.randn(2, 3) if case == "linear" else torch.randn(2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_many_gradients_at_once(case):
+    """A batch of gradients is that of each by itself."""
+    layer, x = LAYERS[case](), input_of(case)
+    y = layer(x)
+    above = torch.randn(3, *y.shape)
+    wanted = list(layer.parameters())
+    batched = torch.autograd.grad(y, wanted, above, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(y, wanted, one, retain_graph=True) for one in above]
+    torch.testing.assert_close(list(batched), [torch.stack(each) for each in zip(*single, strict=True)])
+
+
+# Torch scripts its own decompositions when the first derivative is taken forward.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("case", LAYERS)
+def test_forward_differentiation(case):
+    """A derivative along the input, forward, is the product with the direction."""
+    layer, x, along = LAYERS[case](), input_of(case), input_of(case)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, along))).tangent
+    torch.testing.assert_close(found, layer(along) - layer(torch.zeros_like(along)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_weight_that_a_hook_writes_to(case):
+    """A hook of the quantizer that sets weights to zero, in whatever way, makes the gradient of the input zero."""
+    layer, x = LAYERS[case](), input_of(case).requires_grad_()
+
+    def forget(module, args, output):
+        """Write zeros, past torch's count of writes."""
+        output.value.data.zero_()
+
+    layer.weight_quant.register_forward_hook(forget)
+    layer(x).sum().backward()
+    assert x.grad.abs().sum().item() == 0
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_bias_that_is_written_to(case):
+    """A bias may be changed between forward and backward, as no gradient depends on it."""
+    layer, x = LAYERS[case](), input_of(case).requires_grad_()
+    y = layer(x)
+    with torch.no_grad():
+        layer.bias.add_(1)
+    y.sum().backward()
+    assert layer.bias.grad.tolist() == [float(y.numel() / 2)] * 2
+
+
+def test_sparse_inputs():
+    """A sparse input is multiplied as torch multiplies it."""
+    layer = QuantLinear(8, 4, bias=False)
+    layer(torch.eye(8).to_sparse()).sum().backward()
+    assert layer.weight.grad.abs().sum().item() > 0
+
+
+def test_a_stride_that_is_set_later():
+    """A stride of one number is that of all dimensions."""
+    layer = QuantConv2d(3, 4, 1)
+    layer.stride = 2
+    assert layer(torch.randn(1, 3, 6, 6)).shape == (1, 4, 3, 3)

@@ -263,8 +263,8 @@ def test_relu_that_learning_begins_after_is_repeated():
         y = checkpoint(lambda x: layer(x * 1), x, use_reentrant=False)
         alone = copy.deepcopy(layer)
         y.sum().backward()
-        found.append((str(alone.act_quant.phase), torch.equal((x > 0).float(), (x.grad != 0).float())))
-    assert ["observe", "learned", "learned", "learned"] == [phase for phase, _ in found]
+        found.append((str(alone.act_quant.phase), (x.grad[x <= 0] == 0).all().item()))
+    assert [("observe", True), ("learned", True), ("learned", True), ("learned", True)] == found
 
 
 @pytest.mark.parametrize(("phase", "kept"), [("observe", 2), ("learned", 2), ("fixed", 1)])

@@ -12,6 +12,7 @@ from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.memo import is_pure, is_watched
 from brevq.core.phase import Phase
 from brevq.core.restrict_val import FloatRestrictValue
+from brevq.core.scaling.learned import LsqGradientScale
 from brevq.core.stats.running import Running
 from brevq.core.stats.runtime import RuntimeStats
 
@@ -57,6 +58,8 @@ class RuntimeStatsScaling(Module):
         self.restrict_scaling_impl: Restriction = restriction(
             "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
         )
+        #: Whether the values of a batch have no part in how the gradient is scaled.
+        self._scales_blindly = type(gradient_scale_impl) in (type(None), LsqGradientScale)
         self._stores_alone = gradient_scale_impl is None and is_pure(self.restrict_scaling_impl)
         self.runtime_stats = RuntimeStats(
             statistic("scaling_stats_impl", scaling_stats_impl),
@@ -87,7 +90,8 @@ class RuntimeStatsScaling(Module):
         Args:
             x: a tensor.
         """
-        return not is_watched(self.runtime_stats) and self.runtime_stats.rectifies(x)
+        unseen = self._scales_blindly and not is_watched(self.runtime_stats)
+        return unseen and self.runtime_stats.rectifies(x)
 
     def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
         """The ranges to use for `x`, in the shape of the scale.
