@@ -30,7 +30,9 @@ class Phase(enum.IntEnum):
 
 
 def checkpointed() -> bool:
-    """Whether activation checkpointing is to repeat this call, and expects it to keep the same tensors then.
+    """Whether `torch.utils.checkpoint`, not reentrant, runs this call, to repeat it and compare what it keeps.
+
+    Hooks on saved tensors that are set inside of it hide it.
 
     Examples:
         >>> checkpointed()

@@ -1,4 +1,4 @@
-"""Which values were not clamped: 1 where, else 0, as numbers, which are faster to work with than booleans."""
+"""Masks of values that were not clamped: 1 for these, 0 for others, as numbers, which are faster than booleans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from brevq.function.pieces import can_be_divided, divided
 
 #: From how many values on a gradient goes piece by piece.
-_MANY = 2**21
+_DIVIDED_FROM = 2**21
 
 
 def equal(x: Tensor, y: Tensor, out: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def through_mask(grad: Tensor, saved: tuple[Tensor, ...], record: bool) -> Tenso
     (inside,) = saved
     if record:
         return torch.where(inside > 0, grad, 0.0)
-    if not can_be_divided((grad, inside), (), _MANY):
+    if not can_be_divided((grad, inside), (), _DIVIDED_FROM):
         return pass_where(inside.to(grad.dtype), grad)
     passed = torch.empty_like(grad)
     for above, mask, out in divided((grad, inside, passed)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from brevq.function.pieces import PIECE, can_be_divided, divided
 
 #: From how many values on memory takes longer than the calls of operations.
-_MANY = 2**16
+_DIVIDED_FROM = 2**16
 
 #: Up to this code, code + 0.5, where rounding changes, and its neighbours are numbers of float32.
 _LARGEST_CODE = 2**21
@@ -36,7 +36,7 @@ def takes_products(grad: Tensor, saved: tuple[Tensor, Tensor, Tensor | None], lo
         (True, False)
     """
     x, *parameters = saved
-    return -_LARGEST_CODE <= low <= high <= _LARGEST_CODE and can_be_divided((x, grad), parameters, _MANY)
+    return -_LARGEST_CODE <= low <= high <= _LARGEST_CODE and can_be_divided((x, grad), parameters, _DIVIDED_FROM)
 
 
 def gradients(

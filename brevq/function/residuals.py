@@ -1,7 +1,8 @@
 """What the gradients of integer fake quantization need of its input, in 16 bits for each value.
 
 That of a value inside the range is how far it lies from its code, in steps: the residual, from -0.5 to 0.5. Of one
-outside it is the side, as a number beyond. Kept in half precision, a residual is known to within `2**-13` steps.
+outside it is a number whose sign says on which side, and whose magnitude is 1.5 at least. In half precision a residual
+is known to within `2**-13` steps.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from torch import Tensor
 from brevq.function.masks import equal, pass_where
 from brevq.function.pieces import PIECE, can_be_divided, divided
 
-#: What lies between the largest residual and the least number that stands for a side.
+#: Between the largest residual, 0.5, and the least magnitude that stands for a side, 1.5.
 _BETWEEN = 1.0
 
 #: From how many values on there is memory to save; and the longest range, in steps.
 _MANY, _SHORT = 2**12, 255
 
 #: From how many values on gradients go piece by piece.
-_MANY_DIVIDED = 2**16
+_DIVIDED_FROM = 2**16
 
 #: What was kept of the input, the scale, and the zero-point.
 Kept = tuple[Tensor, Tensor, Tensor | None]
@@ -94,9 +95,14 @@ def gradients(
         kept: the residuals; scale and zero-point, which broadcast to them.
         needs: whether input, scale and zero-point receive a gradient.
         ends: the lowest and the highest code.
+
+    Examples:
+        >>> kept = of_steps(torch.tensor([0.25, 9.0]), torch.tensor([0.0, 9.0]), torch.tensor([0.0, 7.0]))
+        >>> gradients(torch.ones(2), (kept, torch.tensor(0.5), None), (True, True, False), (-8.0, 7.0))
+        (tensor([1., 0.]), tensor(6.7500), None)
     """
     residuals, *parameters = kept
-    if needs[1] and can_be_divided((grad, residuals), parameters, _MANY_DIVIDED):
+    if needs[1] and can_be_divided((grad, residuals), parameters, _DIVIDED_FROM):
         by_products = _by_products(grad, kept, ends)
         if by_products is not None:
             return by_products
@@ -104,7 +110,7 @@ def gradients(
 
 
 def _by_products(grad: Tensor, kept: Kept, ends: Ends) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """The same of one scale, by scalar products; None where they are not finite."""
+    """The same for one scale, by scalar products; None where the scale's gradient is not finite."""
     residuals, scale, zero_point = kept
     of_input = torch.empty_like(grad)
     (low, high), unit = _sides(ends)
@@ -150,7 +156,7 @@ def _one_by_one(
 
 
 def _sides(ends: Ends) -> tuple[Ends, float]:
-    """The lowest and the highest code as what all numbers that stand for sides are beyond, and in what unit."""
+    """The ends divided by the larger magnitude, to which what stands for a side is clamped; and that magnitude."""
     low, high = ends
     unit = max(-low, high)
     return (low / unit, high / unit), unit
@@ -159,7 +165,7 @@ def _sides(ends: Ends) -> tuple[Ends, float]:
 def recorded_gradients(
     grad: Tensor, kept: Kept, needs: tuple[bool, ...], ends: Ends
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The same gradients, which depend on the incoming one, on the scale and on the zero-point, and can be recorded.
+    """The gradients that `gradients` has, as functions of the incoming one, of scale and zero-point, to be recorded.
 
     On the input they depend not at all: to a straight-through estimator a code moves as its value does, so that the
     residual stays.
@@ -169,6 +175,11 @@ def recorded_gradients(
         kept: the residuals; scale and zero-point, which broadcast to them.
         needs: whether input, scale and zero-point receive a gradient.
         ends: the lowest and the highest code.
+
+    Examples:
+        >>> kept = of_steps(torch.tensor([0.25, 9.0]), torch.tensor([0.0, 9.0]), torch.tensor([0.0, 7.0]))
+        >>> recorded_gradients(torch.ones(2), (kept, torch.tensor(0.5), None), (True, True, False), (-8.0, 7.0))
+        (tensor([1., 0.]), tensor(6.7500), None)
     """
     residuals, scale, zero_point = kept
     distance = residuals.to(grad.dtype)

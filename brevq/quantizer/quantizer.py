@@ -193,7 +193,7 @@ class Quantizer(nn.Module):
     def _quantized(self, quantize: Any, x: Tensor, *context: Tensor) -> QuantTensor:
         if not x.is_floating_point():
             raise ArgumentTypeError(f"{describe(self)} quantizes floating-point tensors, not {x.dtype}")
-        # Past what is done for the attributes of modules, as this is asked at each call.
+        # From the registry: `nn.Module.__getattr__`, asked at each call, takes longer than what is done here.
         grid: Any = self._buffers["grid"]
         if x.device != grid.device:
             raise ArgumentError(f"{describe(self)} is on {self.device}, and its input on {x.device}: move one of them")

@@ -20,7 +20,7 @@ FUNCTIONS = {
     "value": (kth_smallest, lambda x: x),
     "magnitude": (kth_smallest_magnitude, np.abs),
 }
-#: And one whose gradient is that of another one, by way of ReLU.
+#: And those of ReLU, whose gradients are compared with those by way of ReLU.
 VALUES = {**FUNCTIONS, "relu": (kth_smallest_of_relu, lambda x: np.maximum(x, 0))}
 # What is drawn from a generator: all different, a few different ones, equal ones, and none but zeros of both signs.
 DRAWS = {

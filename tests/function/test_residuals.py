@@ -111,7 +111,7 @@ def test_gradients_of_large_tensors(ends, zero_point):
 @pytest.mark.parametrize("size", [64, 1300])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_in_gradients(number, size):
-    """An infinite gradient, or none at all, reaches what it belongs to, whatever the size."""
+    """An infinite or NaN gradient reaches values inside the range and the scale, and no clamped value, of any size."""
     x, scale, above = _data((-8, 7), (), size=(size, 130))
     above[3, 4:6], x[3, 4:6] = number, (0.0, 99.0)
     _, of_x, of_scale = _gradients(x, scale, None, (-8, 7), above)

@@ -65,7 +65,7 @@ class ShortWays:
             x: a tensor of any shape.
             rectified: whether ReLU of it is meant.
         """
-        # Past what is done for the attributes of modules, which takes longer than what is asked.
+        # From the registry: `nn.Module.__getattr__`, asked at each call, takes longer than what is done here.
         buffers, modules = quantizer._buffers, quantizer._modules  # noqa: SLF001  # torch's
         bit_width = buffers["bit_width"]
         if bit_width is None:
@@ -121,14 +121,15 @@ class ShortWays:
             return memo.keep(stored, self._divide(scaling_impl(x), int_scaling_impl, bit_width))
 
     def _divide(self, threshold: Tensor, int_scaling_impl: Module, bit_width: Tensor) -> Tensor:
-        """A range over its integer threshold; elsewhere than on CPUs division by a number is rounded in another way."""
+        """A range over its integer threshold, which is a number where it is known."""
         by = self.int_threshold
         if by is None or threshold.dtype not in _WIDE:
             scale: Tensor = threshold / int_scaling_impl(bit_width)
             return scale
         if threshold.is_cpu and not torch.compiler.is_compiling():
             return threshold / by
-        # In compiled code a constant, where the power of two that it comes from may be computed again for each value.
+        # A constant tensor: compiled code may compute the power of two behind the threshold again for each value, and
+        # elsewhere than on CPUs division by a number is rounded in another way.
         return _computed_once(threshold / torch.full((), by, dtype=threshold.dtype, device=threshold.device))
 
 
@@ -213,7 +214,8 @@ def quantize(
 
 
 def _computed_once(scale: Tensor) -> Tensor:
-    """A scale that code compiled for a CPU reads from memory, and does not compute again for each few values."""
+    """The same scale; compiled for a CPU it is written to memory, not computed again inside the loop over values."""
+    # The compiler fuses no producer into what reads it as strided.
     compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
     learns = scale.requires_grad and torch.is_grad_enabled()
     return scale.as_strided(scale.shape, scale.stride()) if compiled and scale.is_cpu and not learns else scale

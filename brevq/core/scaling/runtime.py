@@ -79,7 +79,7 @@ class RuntimeStatsScaling(Module):
 
         None elsewhere, and where more than this number decides what is returned.
         """
-        # Past what is done for the attributes of modules, as this is asked at each call.
+        # From the registry: `nn.Module.__getattr__`, asked at each call, takes longer than what is done here.
         stats: Any = self._modules["runtime_stats"]
         stored: Tensor | None = stats.in_force() if self._stores_alone and not is_watched(stats) else None
         return stored

@@ -160,7 +160,18 @@ class AbsPercentile(Module):
         return self.granularity_impl.to_scale(kth_smallest_magnitude(rows, k))
 
     def of_relu(self, x: Tensor) -> Tensor:
-        """The statistic of ReLU of `x`, which need not be computed: of the percentile alone."""
+        """The statistic of ReLU of `x`, without computing ReLU of all of it.
+
+        Args:
+            x: a tensor of any shape.
+
+        Returns:
+            In the shape of the scale; value and gradient are those by way of ReLU.
+
+        Examples:
+            >>> AbsPercentile(high_percentile_q=50.0).of_relu(torch.tensor([1.0, -2.0, 3.0, 4.0]))
+            tensor(1.)
+        """
         rows = self.granularity_impl(x)
         k = _high_rank(rows.shape[-1], self.high_percentile_q)
         return self.granularity_impl.to_scale(kth_smallest_of_relu(rows, k))

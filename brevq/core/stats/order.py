@@ -71,7 +71,7 @@ def kth_smallest_magnitude(rows: Tensor, k: int) -> Tensor:
 
 
 def kth_smallest_of_relu(rows: Tensor, k: int) -> Tensor:
-    """`kth_smallest_magnitude` of ReLU of each row, which of large ones is computed of few values.
+    """The k-th smallest value of ReLU of each row; near the upper end without computing ReLU of all.
 
     Args:
         rows: shape `(..., values)`, one value at least.

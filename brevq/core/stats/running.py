@@ -266,7 +266,7 @@ class _LowerEnd:
         return self.sides.state_shape(scale_shape)
 
     def read(self, average: Tensor) -> Tensor:
-        """The statistic that was gathered."""
+        """The lower end: zero, or below."""
         low, high = self.sides.read(average)
         lowest: Tensor = -low * fitting(low, high)
         return lowest
@@ -288,7 +288,7 @@ class _Sides:
         return (2, *of_side(scale_shape))
 
     def read(self, average: Tensor) -> Tensor:
-        """The statistic that was gathered."""
+        """Both sides, as what gathers them reads them."""
         read: Callable[[Tensor], Tensor] | None = getattr(self.running_impl, "read", None)
         return average if read is None else read(average)
 

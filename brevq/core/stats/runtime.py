@@ -162,7 +162,7 @@ class RuntimeStats(Module):
 
     def in_force(self) -> Tensor | None:
         """The value, where it is one number on a CPU that no batch changes, and that needs no gradient; else None."""
-        value: Any = self._parameters["value"]  # past what is done for attributes, as this is asked at each call
+        value: Any = self._parameters["value"]  # from the registry, as this is asked at each call
         settled = self._phase >= Phase.LEARNED and not self.calibrating and type(value) is Parameter
         if not settled or value.dim() > 0 or not value.is_cpu or recorded() or recomputing():
             return None
@@ -172,7 +172,7 @@ class RuntimeStats(Module):
     def rectifies(self, x: Tensor) -> bool:
         """Whether it can do without ReLU of `x`: no batch counts, or the statistic says by itself what ReLU's is.
 
-        A call that may be repeated is known again by ReLU of its batch.
+        A call that may be repeated is known again by the sum of ReLU of its batch, so that ReLU is computed.
 
         Args:
             x: a tensor.
@@ -181,11 +181,11 @@ class RuntimeStats(Module):
             return False
         if self._phase >= Phase.LEARNED:
             return not (recomputing() and self._was_observed(torch.relu(x.detach())))
-        repeatable = recomputing() or checkpointed() or self._at_least <= _REPEATABLE
-        alone = not self.ranks.shared and not is_watched(self.stats_impl)
+        may_be_repeated = recomputing() or checkpointed() or self._at_least <= _REPEATABLE
+        sees_all = not self.ranks.shared and not is_watched(self.stats_impl)
         observing = self._phase == Phase.OBSERVE and self.training
-        # Of the class itself: another one that is made from it may have another statistic.
-        return observing and alone and not repeatable and "of_relu" in vars(type(self.stats_impl))
+        # Not inherited: a subclass may compute another statistic.
+        return observing and sees_all and not may_be_repeated and "of_relu" in vars(type(self.stats_impl))
 
     def _in_force(self) -> Tensor:
         """What does not depend on the batch.
