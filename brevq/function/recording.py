@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 
 def recorded() -> bool:
@@ -17,7 +18,25 @@ def recorded() -> bool:
     """
     transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
     traced = torch._C._get_tracing_state() is not None  # noqa: SLF001  # as above
-    return transformed or traced or torch.compiler.is_compiling()
+    return transformed or traced or _faked() or torch.compiler.is_compiling()
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether a tensor has values to look at: those of the meta device have none, nor have fake ones.
+
+    Args:
+        x: any tensor.
+
+    Examples:
+        >>> has_values(torch.ones(2)), has_values(torch.ones(2, device="meta"))
+        (True, False)
+    """
+    return not (x.is_meta or _faked() or isinstance(x, FakeTensor))
+
+
+def _faked() -> bool:
+    """Whether operations make shapes alone, and no values."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None  # noqa: SLF001  # as above
 
 
 def is_differentiated(grad: Tensor) -> bool:

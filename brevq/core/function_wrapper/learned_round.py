@@ -12,6 +12,7 @@ from brevq.core.checks import between, positive
 from brevq.core.function_wrapper.view import Granularity, PerTensor
 from brevq.errors import ArgumentError
 from brevq.function import ops_ste
+from brevq.function.recording import has_values
 
 _OTHER_SHAPE = (
     "rounding is learned for each value of a tensor of shape {known}, and can not round one of shape {given}. "
@@ -87,7 +88,7 @@ class LearnedRoundSte(Module):
 
     def _catch_up(self) -> None:
         """Take over what came with the buffers alone, as from another process."""
-        if not torch.compiler.is_compiling() and not self.started.is_meta:
+        if not torch.compiler.is_compiling() and has_values(self.started):
             self._started = bool(self.started)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from brevq.core.phase import Phase
 from brevq.core.restrict_val import FloatRestrictValue
 from brevq.core.stats.ops import saturating, summable
 from brevq.function.ops import max_int
+from brevq.function.recording import has_values
 
 
 class LearnedStatsScaling(Module):
@@ -83,7 +84,7 @@ class LearnedStatsScaling(Module):
 
     def _catch_up(self) -> None:
         """Take a phase over that came with the buffers alone, as from another process."""
-        if not torch.compiler.is_compiling() and not self.phase_code.is_meta:
+        if not torch.compiler.is_compiling() and has_values(self.phase_code):
             self._phase = Phase(int(self.phase_code))
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from brevq.core.phase import Phase, checkpointed, recomputing
 from brevq.core.stats.ranks import Ranks
 from brevq.core.stats.running import MovingAverage, Running
 from brevq.errors import ArgumentError, UncalibratedError
-from brevq.function.recording import recorded
+from brevq.function.recording import has_values, recorded
 
 _OTHER_SHAPE = (
     "`running_impl` (={running}()) gathers statistics of shape {known}, and those of `scaling_stats_impl` (={stats}()) "
@@ -130,7 +130,7 @@ class RuntimeStats(Module):
     @property
     def phase(self) -> Phase:
         """What this statistic is doing now."""
-        if self.phase_code.is_meta:
+        if not has_values(self.phase_code):
             return self._phase
         # Compiled code moves the buffers, and leaves the attribute behind.
         phase = Phase(int(self.phase_code))
@@ -241,7 +241,7 @@ class RuntimeStats(Module):
 
     def _catch_up(self) -> None:
         """Read phase and steps off their buffers, which compiled code, or another process, may have written."""
-        if torch.compiler.is_compiling() or self.phase_code.is_meta:
+        if torch.compiler.is_compiling() or not has_values(self.phase_code):
             return
         if self._phase != self.phase:
             self._set_phase(self.phase)
@@ -325,7 +325,7 @@ class RuntimeStats(Module):
         """The value follows the average, until after the last batch learning begins."""
         self.value.copy_(torch.where(was_full, self.value, self.encode(self.read(self.average))))
         self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not has_values(self.steps):
             self._at_least = 0
         else:
             self._count_down()
@@ -342,7 +342,7 @@ class RuntimeStats(Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._at_least = 0
-        if not self.phase_code.is_meta:
+        if has_values(self.phase_code):
             self._set_phase(Phase(int(self.phase_code)))
 
 
