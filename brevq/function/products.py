@@ -60,10 +60,12 @@ def gradients(
     of_input = grad if straight else torch.empty_like(x)
     ends = _first_clamped(low, high, x.dtype)
     of_scale, blocked = [], []
+    # Written to again for each piece: fresh memory is in no cache.
+    buffers = x.new_empty(2, 2 * PIECE * torch.get_num_threads())
     for above, part, out in divided((grad, x, of_input), 2 * PIECE):
-        quotients = part / scale
+        quotients = torch.div(part, scale, out=buffers[0, : len(part)])
         steps = quotients if zero_point is None else quotients + zero_point
-        residuals = steps.round().clamp_(low, high)
+        residuals = torch.round(steps, out=buffers[1, : len(part)]).clamp_(low, high)
         if zero_point is not None:
             residuals.sub_(zero_point)
         of_scale.append(
