@@ -18,7 +18,7 @@ def recorded() -> bool:
     """
     transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
     traced = torch._C._get_tracing_state() is not None  # noqa: SLF001  # as above
-    return transformed or traced or _faked() or torch.compiler.is_compiling()
+    return transformed or traced or torch.compiler.is_compiling() or _faked()
 
 
 def has_values(x: Tensor) -> bool:
@@ -35,7 +35,9 @@ def has_values(x: Tensor) -> bool:
 
 
 def _faked() -> bool:
-    """Whether operations make shapes alone, and no values."""
+    """Whether operations make shapes alone, and no values; while code is compiled that is not for it to ask."""
+    if torch.compiler.is_compiling():
+        return False
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None  # noqa: SLF001  # as above
 
 
