@@ -191,10 +191,12 @@ class QuantLayer(QuantModule):
             x: what it is multiplied with.
             weight: the weight that `compute` was given.
         """
-        quantizer: Any = self._modules.get("weight_quant")
+        source = source_of(x, weight)
+        if source is None:
+            return None
+        quantizer: Any = self.weight_quant
         # Who watches may have written to it past torch's count.
-        watched = quantizer is None or is_watched(quantizer) or is_watched(quantizer.tensor_quant)
-        return None if watched else source_of(x, weight)
+        return None if is_watched(quantizer) or is_watched(quantizer.tensor_quant) else source
 
     def float_parameters(self, x: Any) -> tuple[Any, Any]:
         """The weight and the bias that are quantized: the parameters, unless a subclass computes them from those.
