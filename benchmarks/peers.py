@@ -62,7 +62,7 @@ class Peers:
     def __enter__(self) -> Peers:
         environment = os.environ | {"OMP_NUM_THREADS": self.command[-1]}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        # In a session of its own: an interrupt from the keyboard is for this process.
+        # Apart from the terminal: an interrupt from the keyboard is for this process.
         own: dict[str, Any] = {"cwd": ROOT, "env": environment, "start_new_session": True}
         self.process = subprocess.Popen(self.command, **pipes, **own, text=True)
         return self

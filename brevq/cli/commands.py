@@ -62,7 +62,7 @@ def list_(library: str | None, bits: int | None, role: str | None, as_json: bool
 @json_option
 def show(name: str, overrides: dict[str, Any], as_json: bool) -> None:
     """Show what a recipe is: its role, format, bits, granularity, scale and source."""
-    from brevq import recipes  # noqa: PLC0415  # as above
+    from brevq import recipes  # noqa: PLC0415  # it takes as long as all of --help
 
     with told_as_usage():
         plain = not overrides and not RecipeName.is_file(name)
@@ -76,7 +76,7 @@ def show(name: str, overrides: dict[str, Any], as_json: bool) -> None:
 @json_option
 def explain(recipe: Any, overrides: dict[str, Any], as_json: bool) -> None:
     """Draw how a recipe is wired: each name, the part that it stands for, and the class that declared it."""
-    from brevq import inject  # noqa: PLC0415  # as above
+    from brevq import inject  # noqa: PLC0415  # it takes as long as all of --help
 
     wiring = inject.explain(derived(recipe, overrides))
     output.as_json(output.wiring_as_json(wiring)) if as_json else click.echo(str(wiring))
@@ -91,7 +91,7 @@ def diff(left: Any, right: Any, as_json: bool) -> None:
 
     Exits with 0 whether they differ or not.
     """
-    from brevq import inject  # noqa: PLC0415  # as above
+    from brevq import inject  # noqa: PLC0415  # it takes as long as all of --help
 
     differences = inject.diff(left, right)
     output.as_json(output.diff_as_json(differences)) if as_json else click.echo(str(differences))
@@ -107,7 +107,7 @@ def check(places: tuple[str, ...], allowed: tuple[str, ...], as_json: bool) -> N
     Each is a recipe, an installed library, FILE.json that `export` wrote, or FILE.py, which is run, and whose recipes
     are checked. Exits with 1 if there are faults.
     """
-    from brevq.cli.checks import checked  # noqa: PLC0415  # as above
+    from brevq.cli.checks import checked  # noqa: PLC0415  # it takes as long as all of --help
 
     with told_as_usage():
         results = [result for place in places for result in checked(place, allowed)]
@@ -129,7 +129,7 @@ def draw(recipe: Any, overrides: dict[str, Any], out: Path | None) -> None:
     """Draw how a recipe is wired and which numbers it can represent, as SVG."""
     if out is not None and out.suffix.lower() != ".svg":
         raise click.BadParameter(f"'{out}' must end in .svg, which is what is written.", param_hint="'--out'")
-    from brevq.draw import svg  # noqa: PLC0415  # as above
+    from brevq.draw import svg  # noqa: PLC0415  # it needs torch, which takes seconds
 
     output.write(svg(derived(recipe, overrides)), out)
 
@@ -148,7 +148,7 @@ def export(recipe: Any, overrides: dict[str, Any], out: Path | None) -> None:
 
     `brevq.inject.load` reads it, and so do the other commands.
     """
-    from brevq import inject  # noqa: PLC0415  # as above
+    from brevq import inject  # noqa: PLC0415  # it takes as long as all of --help
 
     output.write(inject.dump(derived(recipe, overrides)), out)
 
@@ -161,7 +161,7 @@ def index(library: str, only_check: bool) -> None:
 
     With an index, a library need not be imported to be listed. Add index.json to the package's data.
     """
-    from brevq.cli.indexing import update  # noqa: PLC0415  # as above
+    from brevq.cli.indexing import update  # noqa: PLC0415  # it takes as long as all of --help
 
     with told_as_usage():
         click.echo(update(library, only_check))
@@ -177,7 +177,7 @@ def index(library: str, only_check: bool) -> None:
 )
 def new_library(name: str, folder: Path) -> None:
     """Begin a library of recipes: a package that can be installed, with a recipe, its test and a README."""
-    from brevq.cli.library import create  # noqa: PLC0415  # as above
+    from brevq.cli.library import create  # noqa: PLC0415  # it takes as long as all of --help
 
     try:
         made = create(name, folder)
@@ -214,6 +214,6 @@ def quickstart(out: Path, epochs: int, seed: int, threads: int) -> None:
     """
     require("demo", "matplotlib", "mlxtend", "numpy")
     from brevq.cli.quickstart.results import Settings  # noqa: PLC0415  # it imports torch, which takes a second
-    from brevq.cli.quickstart.run import run  # noqa: PLC0415  # as above
+    from brevq.cli.quickstart.run import run  # noqa: PLC0415  # it needs torch, which takes seconds
 
     run(out, Settings(epochs, seed, threads))

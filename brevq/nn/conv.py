@@ -12,7 +12,7 @@ from brevq.nn.layer import QuantLayer
 from brevq.quant_tensor import plain
 
 #: How twins convolve, unless a subclass says how else.
-_FORWARDS = tuple(getattr(twin, "_conv_forward") for twin in (nn.Conv1d, nn.Conv2d, nn.Conv3d))  # noqa: B009  # as below
+_FORWARDS = tuple(vars(twin)["_conv_forward"] for twin in (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 class QuantConv(QuantLayer):

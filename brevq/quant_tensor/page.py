@@ -21,6 +21,7 @@ from brevq.drawing import (
     section,
     short_number,
 )
+from brevq.function.recording import has_values
 from brevq.quant_tensor.levels import levels_of
 
 #: Up to how many values are counted; of more, as many are taken at even distances.
@@ -94,7 +95,7 @@ def _facts(x: Any) -> list[tuple[str, object]]:
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether the values of a tensor are here and can be read: not on the meta device, nor spread over processes.
+    """Whether the values of a tensor are here and can be read: not fake, nor spread over processes.
 
     Args:
         tensor: the tensor.
@@ -103,7 +104,7 @@ def readable(tensor: Tensor) -> bool:
         >>> readable(torch.ones(1)), readable(torch.ones(1, device="meta"))
         (True, False)
     """
-    return not tensor.is_meta and not type(tensor).__module__.startswith(("torch.distributed", "torch._subclasses"))
+    return has_values(tensor) and not type(tensor).__module__.startswith("torch.distributed")
 
 
 def _codes(x: Any) -> str:
@@ -112,7 +113,8 @@ def _codes(x: Any) -> str:
     if not x.value.numel():
         return levels_axis(levels).svg() + paragraph("no values")
     if not (readable(x.value) and readable(x.scale)):
-        why = "on the meta device, which holds no values" if x.value.is_meta else _SPREAD
+        there = has_values(x.value) and has_values(x.scale)
+        why = _SPREAD if there else "on the meta device, or fake, where there are no values"
         return levels_axis(levels).svg() + paragraph(why)
     counts = count(x, levels)
     return section(
