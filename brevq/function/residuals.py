@@ -158,7 +158,7 @@ def _one_by_one(
 def _sides(ends: Ends) -> tuple[Ends, float]:
     """The ends divided by the larger magnitude, to which what stands for a side is clamped; and that magnitude."""
     low, high = ends
-    unit = max(-low, high)
+    unit = max(-low, high) or 1.0  # of zero alone
     return (low / unit, high / unit), unit
 
 

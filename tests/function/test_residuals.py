@@ -109,6 +109,17 @@ def test_gradients_of_large_tensors(ends, zero_point):
 
 
 @pytest.mark.parametrize("size", [64, 1300])
+def test_a_grid_of_zero_alone(size):
+    """Where zero is the only code, values that round to it receive a gradient, and the scale what they are off by."""
+    x, scale, above = _data((-1, 1), (), size=(size, 130))
+    y, of_x, of_scale = _gradients(x, scale, None, (0, 0), above)
+    values, passed, slope, _, bound = _expected(x, scale, None, (0, 0), above)
+    assert np.array_equal(values, y)
+    assert np.array_equal(passed, of_x)
+    assert np.abs(slope - of_scale) <= bound
+
+
+@pytest.mark.parametrize("size", [64, 1300])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_in_gradients(number, size):
     """An infinite or NaN gradient reaches values inside the range and the scale, and no clamped value, of any size."""

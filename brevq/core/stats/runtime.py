@@ -255,8 +255,8 @@ class RuntimeStats(Module):
             return self.value
         self._begin()
         self._remember(x)
-        of_relu = self.stats_impl.of_relu if rectified else None  # type: ignore[attr-defined]  # `rectifies` looked
-        statistic = ranks.statistic(of_relu or self.stats_impl, x, sizes)
+        compute = self.stats_impl.of_relu if rectified else self.stats_impl  # type: ignore[attr-defined]  # `rectifies` looked
+        statistic = ranks.statistic(compute, x, sizes)
         encoded = self.encode(self.read(statistic))
         observed = statistic.detach()
         counts = torch.isfinite(observed)
