@@ -66,5 +66,5 @@ def through_mask(grad: Tensor, saved: tuple[Tensor, ...], record: bool) -> Tenso
         return pass_where(inside.to(grad.dtype), grad)
     passed = torch.empty_like(grad)
     for above, mask, out in divided((grad, inside, passed)):
-        pass_where(mask.to(grad.dtype), above, out)
+        pass_where(out.copy_(mask), above)
     return passed
