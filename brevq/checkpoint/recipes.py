@@ -231,7 +231,7 @@ def _give(layer: Any, argument: str, written: Any, made: Mapping[str, Any]) -> A
     """Set a quantizer of a layer, in the mode of the layer, and return it."""
     if isinstance(written, Mapping):
         of_all = written.get("for_all_parts")
-        given = made[written["same_as"]] if of_all is None else next(iter(layer.bound(argument, of_all, {}).values()))
+        given = made[written["same_as"]] if of_all is None else next(iter(layer.bound(argument, of_all).values()))
     else:
         given = written
     setattr(layer, argument, given)

@@ -131,23 +131,20 @@ def refuse_positional(layer: str, arguments: Iterable[Any], quants: Iterable[str
             raise ArgumentTypeError(f"{layer} got {label} by position: name what it is for, {' or '.join(quants)}")
 
 
-def bind(
-    layer: str, argument: str, given: Any, overrides: Mapping[str, Any], supplies: Mapping[str, Any]
-) -> Quantizer | None:
+def bind(layer: str, argument: str, given: Any, supplies: Mapping[str, Any]) -> Quantizer | None:
     """The quantizer that an argument of a layer stands for.
 
     Args:
         layer: name of the layer, for messages.
         argument: name of the argument, which ends in ``quant``.
         given: a recipe, a quantizer, or None.
-        overrides: names of the recipe to override.
         supplies: what the layer supplies to the recipe.
 
     Returns:
         A new quantizer for a recipe, the same one for a quantizer, None for None.
 
     Raises:
-        ArgumentTypeError: something else was given, or overrides came without a recipe to override.
+        ArgumentTypeError: something else was given.
         ArgumentError: the recipe is for another role.
         RecipeError: the recipe has faults; all of them are listed.
     """
@@ -163,7 +160,7 @@ def bind(
             f"{layer} got `{argument}={recipe.__name__}`, a recipe for the role {role!r}, and needs one for "
             f"{needed!r}, such as injectors.{_EXAMPLES[needed]}"
         )
-    return given if quantizer else Quantizer(recipe.let(**overrides), supplies)
+    return given if quantizer else Quantizer(recipe, supplies)
 
 
 def _check_given(layer: str, argument: str, given: Any) -> None:

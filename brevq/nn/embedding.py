@@ -92,11 +92,11 @@ class QuantLookUp(QuantLayer):
         layer.weight.requires_grad_(not freeze)
         return layer
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+    def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for; of the weight none beside sparse gradients."""
         if argument == "weight_quant" and given is not None and self.sparse:
             raise ArgumentError(_SPARSE.format(layer=type(self).__name__))
-        quantizer = super().bound(argument, given, overrides)
+        quantizer = super().bound(argument, given)
         if quantizer is not None and quantizer.needs_input:
             raise ArgumentError(_INDICES.format(layer=type(self).__name__, recipe=quantizer.recipe.__name__))
         return quantizer

@@ -120,8 +120,9 @@ class QuantLayer(QuantModule):
         super().__setattr__(name, content)
         if before is not None:
             before.leave(self)
-        if name == "weight_quant" and content is not None:
-            self.weight_quant.share(self)  # type: ignore[union-attr]  # it is one now
+        # There is none for a weight that is not there.
+        if name == "weight_quant" and self.weight_quant is not None:
+            self.weight_quant.share(self)
 
     def check_quants(self, quants: Mapping[str, Any], return_quant_tensor: bool) -> None:
         """Refuse a quantized bias beside a float weight."""
@@ -131,11 +132,11 @@ class QuantLayer(QuantModule):
                 "times weight"
             )
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+    def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for; none for a weight or bias that is not there."""
         quantized = argument.removesuffix("_quant")
         absent = role_of(argument) in ("weight", "bias") and getattr(self, quantized, None) is None
-        return super().bound(argument, None if absent else given, overrides)
+        return super().bound(argument, None if absent else given)
 
     def compute(self, x: Any, weight: Any, bias: Any, *others: Any, **keywords: Any) -> Any:
         """What the twin computes; the only thing that a subclass adds.

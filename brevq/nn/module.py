@@ -68,7 +68,7 @@ class QuantModule(nn.Module):
         self.register_forward_pre_hook(_keep_in_sight)
         self.return_quant_tensor = return_quant_tensor
         for argument, given in quants.items():
-            setattr(self, argument, self.bound(argument, given, overrides[argument]))
+            setattr(self, argument, given.let(**overrides[argument]) if overrides[argument] else given)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As for every module, hooks included; symbolic tracing sees one node, as for those of `torch.nn`."""
@@ -85,7 +85,7 @@ class QuantModule(nn.Module):
             ArgumentTypeError: the name is that of an override, which means something to the constructor alone.
         """
         if name in self.quants and content is not None:
-            content = self.bound(name, content, {})
+            content = self.bound(name, content)
             if isinstance(content, nn.Module) and content.training != self.training:
                 content.train(self.training)
         elif name not in self.quants:
@@ -100,17 +100,16 @@ class QuantModule(nn.Module):
             return_quant_tensor: whether the output is to be a `QuantTensor`.
         """
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+    def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for: built from a recipe, or the one that was given.
 
         Args:
             argument: one of `quants`.
             given: a recipe, a quantizer, or None.
-            overrides: names of the recipe to override.
         """
         if given is None:
             return None
-        return bind(type(self).__name__, argument, given, overrides, self.supplied_to(argument))
+        return bind(type(self).__name__, argument, given, self.supplied_to(argument))
 
     def supplies(self, recipe: Any) -> Mapping[str, Any]:
         """What this layer supplies to `recipe`, by the recipe's role; `explain` shows it.

@@ -145,7 +145,7 @@ class QuantMultiheadAttention(QuantInProjections, nn.MultiheadAttention):
     def __setattr__(self, name: str, content: Any) -> None:
         """Set an attribute; quantizers of the out-projection become its own, which is a layer that can have them."""
         if name in _OUT:
-            setattr(self.out_proj, _OUT[name], self.bound(name, content, {}))
+            setattr(self.out_proj, _OUT[name], self.bound(name, content))
             return
         super().__setattr__(name, _quantizable(content) if name == "out_proj" else content)
 
@@ -158,12 +158,12 @@ class QuantMultiheadAttention(QuantInProjections, nn.MultiheadAttention):
                 "of input times weight"
             )
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+    def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for; none for a bias that is not there."""
         if argument not in _OUT:
-            return super().bound(argument, given, overrides)
+            return super().bound(argument, given)
         absent = argument == "out_bias_quant" and self.out_proj.bias is None
-        return QuantModule.bound(self, argument, None if absent else given, overrides)
+        return QuantModule.bound(self, argument, None if absent else given)
 
     def supplied_to(self, argument: str) -> dict[str, Any]:
         """Dtype and device of the weights; to recipes of weights and biases also their shapes and the channel axis.

@@ -61,9 +61,9 @@ class QuantNorm(QuantLayer):
         """One, the affine weight."""
         return 1
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+    def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for; one of the bias with a scale of its own."""
-        quantizer = super().bound(argument, given, overrides)
+        quantizer = super().bound(argument, given)
         if argument == "bias_quant" and quantizer is not None and quantizer.needs_scale:
             raise ArgumentError(_NO_ACCUMULATOR.format(layer=type(self).__name__, recipe=quantizer.recipe.__name__))
         return quantizer
@@ -154,12 +154,12 @@ class QuantBatchNorm(QuantLayer, _BatchNorm):
         """One, the scale."""
         return 1
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Quantizer | None:
+    def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for: of scale and bias also where the twin has no such parameters."""
         granularity = given.granularity if argument == "weight_quant" and isinstance(given, Quantizer) else None
         if granularity is not None and granularity.peers:
             raise ArgumentError(_SHARED.format(layer=type(self).__name__, recipe=given.recipe.__name__))
-        return QuantModule.bound(self, argument, given, overrides)
+        return QuantModule.bound(self, argument, given)
 
     def supplied_to(self, argument: str) -> dict[str, Any]:
         """Dtype and device of the parameters or running statistics; to scale and bias also their shape and axis."""

@@ -227,14 +227,14 @@ class QuantRecurrent(QuantModule):
         """
         return self._supplied_to(argument, "ih_l0")
 
-    def bound(self, argument: str, given: Any, overrides: Mapping[str, Any]) -> Any:
+    def bound(self, argument: str, given: Any) -> Any:
         """The quantizers that an argument stands for: a table of them, where the layer has several such parts."""
         keys = self._keys(argument, isinstance(given, Quantizer))
         if given is None or argument in ("input_quant", "output_quant") or not keys:
-            return super().bound(argument, given if keys else None, overrides)
+            return super().bound(argument, given if keys else None)
 
         def make(part: str) -> Any:
-            return bind(type(self).__name__, argument, given, overrides, self._supplied_to(argument, part))
+            return bind(type(self).__name__, argument, given, self._supplied_to(argument, part))
 
         table = given if isinstance(given, PartQuantizers) and [*given.parts] == [*keys] else PartQuantizers(keys, make)
         if argument == "weight_quant":
@@ -257,7 +257,7 @@ class QuantRecurrent(QuantModule):
         gates = self.gates if self.scale_per_gate else None
         return {part: Matrix(self, f"weight_{part}", None if part.startswith("hr_") else gates) for part in parts}
 
-    @cached_property
+    @property
     def _cells(self) -> list[str]:
         """The directions of the layers, in the order of the twin's parameters."""
         directions = ("", "_reverse") if self.bidirectional else ("",)

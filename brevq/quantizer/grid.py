@@ -42,7 +42,8 @@ class Grid:
 
     def tensor(self) -> Tensor:
         """The version and all numbers, shape `(7,)`, int64."""
-        return torch.tensor([self.version, *map(int, attrs.astuple(self))])
+        integers = (self.bits, self.signed, self.narrow)
+        return torch.tensor([self.version, *integers, self.exponent_bits, self.exponent_bias, self.values_per_scale])
 
     @classmethod
     def read(cls, tensor: Tensor) -> Grid:

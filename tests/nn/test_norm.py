@@ -230,6 +230,13 @@ def test_normalized_values_are_quantized(name, affine):
     assert torch.equal(again.value, layer(x).value)
 
 
+def test_a_recipe_for_a_weight_that_is_not_there():
+    """It is assigned without effect, as it is given to the constructor without effect."""
+    layer = qnn.QuantLayerNorm(6, elementwise_affine=False)
+    layer.weight_quant = Int8WeightPerTensor
+    assert layer.weight_quant is None
+
+
 REFUSALS = [
     (
         {"bias_quant": Int32Bias},

@@ -261,10 +261,10 @@ class QuantLowRank(QuantModule):
     def supplied_to(self, argument):
         return {"tensor_shape": (4, 3), "channel_axis": 0} if argument == "kernel_weight_quant" else {}
 
-    def bound(self, argument, given, overrides):
+    def bound(self, argument, given):
         if "kernel" not in self._parameters:
             self.kernel = nn.Parameter(torch.ones(4, 3))
-        return super().bound(argument, given, overrides)
+        return super().bound(argument, given)
 
 
 def test_a_layer_of_ones_own():

@@ -48,7 +48,7 @@ class BinaryQuant(Module):
         _check_signed(signed)
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.delay_wrapper = delay_of(quant_delay_steps)
-        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.register_buffer("bit_width", torch.tensor(1.0), persistent=False)
         compile_if_asked(self)
 
@@ -103,7 +103,7 @@ class ClampedBinaryQuant(Module):
             "tensor_clamp_impl", tensor_clamp_impl or usual(TensorClamp), "x", "min_val", "max_val"
         )
         self.delay_wrapper = delay_of(quant_delay_steps)
-        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.register_buffer("bit_width", torch.tensor(1.0), persistent=False)
         compile_if_asked(self)
 

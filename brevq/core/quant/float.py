@@ -85,7 +85,7 @@ class FloatQuant(Module):
         rounds_to_nearest = bit_width_impl is None and type(self.float_to_int_impl) is RoundSte
         self.numbers = _numbers(float_format) if rounds_to_nearest and self.delay_wrapper is None else None
         self.covered = _covers(scaling_impl, float_scaling_impl)
-        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         own_bits = torch.tensor(float(float_format.bits)) if bit_width_impl is None else None
         self.register_buffer("bit_width", own_bits, persistent=False)
         compile_if_asked(self)

@@ -73,7 +73,7 @@ class RescalingIntQuant(Module):
         self.zero_point_impl = called("zero_point_impl", zero_point_impl, "x", "scale", "bit_width")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
         shifted = type(zero_point_impl) is not ZeroZeroPoint
-        self.register_buffer("zero_point", None if shifted else torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", None if shifted else torch.zeros(()), persistent=False)
         self.register_buffer("bit_width", constant_bits(bit_width_impl), persistent=False)
         # A plain object, past what is done for tensors and modules that are set.
         vars(self)["short"] = ShortWays(int_quant, scaling_impl, int_scaling_impl, bit_width_impl, shifted)
@@ -252,7 +252,7 @@ class PrescaledRestrictIntQuant(Module):
         super().__init__()
         self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl)
-        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.register_buffer("bit_width", constant_bits(bit_width_impl), persistent=False)
         self.fused = fused_grid(int_quant, bit_width_impl, shifted=False)
         compile_if_asked(self)
@@ -303,7 +303,7 @@ class PrescaledRestrictIntQuantWithInputBitWidth(Module):
         super().__init__()
         self.int_quant = called("int_quant", int_quant, "scale", "zero_point", "bit_width", "x")
         self.bit_width_impl = called("bit_width_impl", bit_width_impl, "input_bit_width")
-        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         compile_if_asked(self)
 
     def forward(self, x: Tensor, scale: Tensor, input_bit_width: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

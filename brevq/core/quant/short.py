@@ -157,7 +157,7 @@ def constant_bits(bit_width_impl: Module) -> Tensor | None:
         tensor(4.)
     """
     bits = known_bits(bit_width_impl)
-    return None if bits is None else torch.tensor(float(bits))
+    return None if bits is None else torch.full((), float(bits))
 
 
 def fused_grid(int_quant: Module, bit_width_impl: Module, shifted: bool, clips: bool = True) -> FusedInt | None:

@@ -47,7 +47,7 @@ class TernaryQuant(Module):
         self.scaling_impl = called("scaling_impl", scaling_impl, "x")
         self.threshold = between("threshold", threshold, 0, 1)
         self.delay_wrapper = delay_of(quant_delay_steps)
-        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zero_point", torch.zeros(()), persistent=False)
         self.register_buffer("bit_width", torch.tensor(2.0), persistent=False)
         compile_if_asked(self)
 

@@ -44,6 +44,11 @@ class RuntimeStatsScaling(Module):
         Phase.OBSERVE
     """
 
+    #: Whether the values of a batch have no part in how the gradient is scaled.
+    _scales_blindly: bool
+    #: Whether the stored number alone decides on the range.
+    _stores_alone: bool
+
     def __init__(
         self,
         scaling_stats_impl: Statistic,
@@ -58,9 +63,11 @@ class RuntimeStatsScaling(Module):
         self.restrict_scaling_impl: Restriction = restriction(
             "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
         )
-        #: Whether the values of a batch have no part in how the gradient is scaled.
-        self._scales_blindly = type(gradient_scale_impl) in (type(None), LsqGradientScale)
-        self._stores_alone = gradient_scale_impl is None and is_pure(self.restrict_scaling_impl)
+        # Plain values, past what is done for tensors and modules that are set.
+        vars(self).update(
+            _scales_blindly=type(gradient_scale_impl) in (type(None), LsqGradientScale),
+            _stores_alone=gradient_scale_impl is None and is_pure(self.restrict_scaling_impl),
+        )
         self.runtime_stats = RuntimeStats(
             statistic("scaling_stats_impl", scaling_stats_impl),
             self.restrict_scaling_impl.encode,
