@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from brevq.function.largest import largest
+from brevq.function.largest import largest, signs_of_largest
 from brevq.function.ops_ste import round_ste, scalar_clamp_min_ste
 from brevq.function.pieces import PIECE
 from brevq.function.recording import differentiate, is_differentiated, recorded
@@ -22,6 +23,8 @@ from brevq.function.recording import differentiate, is_differentiated, recorded
 #: Rows are divided into stretches, of which the one with the largest value is looked for: the length of a stretch, for
 #: rows of `_LONG` values or more and for shorter ones, or what of it divides the row.
 _LONG, _OF_LONG, _OF_SHORT = 2**15, 1024, 128
+#: Up to how many values looking at each takes less time than to look for the stretches.
+_FEW = 2**15
 #: Shorter stretches are not worth it: the row is one.
 _SHORTEST = 32
 
@@ -90,7 +93,7 @@ class _ByMax(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, floor: float, threshold: float) -> tuple[Tensor, Tensor]:
         """The rows on their grids, and the scales."""
         stretches = largest(_in_stretches(rows))
-        maxima = stretches.amax(dim=-1)
+        maxima = stretches.squeeze(-1) if stretches.shape[-1] == 1 else stretches.amax(dim=-1)
         y, scale = _quantized(rows, maxima, floor, threshold)
         ctx.floor, ctx.threshold = floor, threshold
         ctx.save_for_backward(rows, stretches, maxima, scale)
@@ -112,6 +115,8 @@ class _ByMax(torch.autograd.Function):
         of_range = functools.reduce(torch.add, shares) / ctx.threshold
         if maxima.numel() == 1:
             _give_to_largest_of_one(of_rows.view(-1), rows.view(-1), stretches.view(-1), maxima.item(), of_range)
+        elif stretches.shape[-1] == 1 or rows.numel() <= _FEW:
+            _give_to_largest_of_all(of_rows, rows, maxima, of_range)
         else:
             _give_to_largest(of_rows, rows, stretches, maxima, of_range)
         return of_rows, None, None
@@ -149,13 +154,21 @@ def _passed(rows: Tensor, scale: Tensor, grad: Tensor, out: Tensor) -> Tensor:
     values, size = rows.shape[-1], PIECE * torch.get_num_threads()
     if rows.numel() <= size:
         return _passed_piece(scale.unsqueeze(-1), rows, grad, out)
-    flat = [rows.reshape(-1, values), grad.reshape(-1, values), out.view(-1, values)]
+    flat = (rows.reshape(-1, values), grad.reshape(-1, values), out.view(-1, values))
     scales = scale.reshape(-1, 1)
     if len(scales) > 1:
-        pieces = [torch.split(tensor, max(1, size // values)) for tensor in (scales, *flat)]
-        return torch.cat([_passed_piece(*parts) for parts in zip(*pieces, strict=True)]).view(scale.shape)
+        sums = [_passed_piece(*parts) for parts in _whole_rows((scales, *flat), values)]
+        return torch.cat(sums).view(scale.shape)
     pieces = [torch.split(tensor, size, dim=-1) for tensor in flat]
     return torch.stack([_passed_piece(scales, *parts) for parts in zip(*pieces, strict=True)]).sum(0).view(scale.shape)
+
+
+def _whole_rows(tensors: tuple[Tensor, ...], values: int) -> Iterator[tuple[Tensor, ...]]:
+    """Pieces of tensors of as many rows, one of each at a time; `values` are in a row."""
+    number = max(1, PIECE * torch.get_num_threads() // values)
+    if len(tensors[0]) <= number:
+        return iter([tensors])
+    return zip(*(torch.split(tensor, number) for tensor in tensors), strict=True)
 
 
 def _passed_piece(scale: Tensor, rows: Tensor, grad: Tensor, out: Tensor) -> Tensor:
@@ -182,6 +195,16 @@ def _give_to_largest_of_one(of_row: Tensor, row: Tensor, stretches: Tensor, maxi
     of_part.index_copy_(0, places, shares.add_(of_part.index_select(0, places)))
 
 
+def _give_to_largest_of_all(of_rows: Tensor, rows: Tensor, maxima: Tensor, of_range: Tensor) -> None:
+    """Add the gradients of ranges to those of the values that are as large, in equal shares; all are looked at."""
+    values = rows.shape[-1]
+    flat = (of_rows.view(-1, values), rows.view(-1, values), maxima.view(-1, 1), of_range.reshape(-1, 1))
+    for of_some, some, maximum, given in _whole_rows(flat, values):
+        signs = signs_of_largest(some, maximum)
+        of_some.addcmul_(signs, given / signs.abs().sum(dim=-1, keepdim=True).clamp_min_(1))
+    _spoil(of_rows, maxima)
+
+
 def _give_to_largest(of_rows: Tensor, rows: Tensor, stretches: Tensor, maxima: Tensor, of_range: Tensor) -> None:
     """Add the gradients of ranges to those of the values that are as large, in equal shares.
 
@@ -195,6 +218,10 @@ def _give_to_largest(of_rows: Tensor, rows: Tensor, stretches: Tensor, maxima: T
     count = torch.zeros_like(maxima).view(-1).index_add_(0, row, equal.sum(dim=-1)).clamp_min_(1)
     share = (of_range.reshape(-1) / count)[row].unsqueeze(-1)
     of_rows.view(-1, size).index_add_(0, place, equal.mul_(there.sign()).mul_(share))
-    spoilt = ~maxima.isfinite()
-    if spoilt.any():
-        of_rows[spoilt] = math.nan
+    _spoil(of_rows, maxima)
+
+
+def _spoil(of_rows: Tensor, maxima: Tensor) -> None:
+    """Make NaN of the gradients of rows whose largest value is infinite or NaN."""
+    if not math.isfinite(maxima.amax()):
+        of_rows[~maxima.isfinite()] = math.nan

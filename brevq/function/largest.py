@@ -59,10 +59,29 @@ class _AbsMax(torch.autograd.Function):
         rows, maxima = saved
         if is_differentiated(grad):
             return differentiate(lambda x: x.abs().amax(dim=-1), [rows], grad)[0]
-        signs = rows / torch.where(maxima == 0, 1, maxima).unsqueeze(-1)
-        torch.ops.aten.hardshrink.out(signs, _below_one(signs.dtype), out=signs)
+        signs = signs_of_largest(rows, maxima.unsqueeze(-1))
         share = grad / signs.abs().sum(dim=-1).clamp_min_(1)
         return signs.mul_(share.unsqueeze(-1))
+
+
+def signs_of_largest(rows: Tensor, maxima: Tensor) -> Tensor:
+    """The sign of each value that is as large as the largest of its row, and 0 of others; of zeros, too.
+
+    Args:
+        rows: shape `(..., values)`.
+        maxima: the largest absolute values, shape `(..., 1)`.
+
+    Returns:
+        In the shape of the rows; NaN in rows that have one, or an infinite value.
+
+    Examples:
+        >>> signs_of_largest(torch.tensor([[2.0, -3.0, 3.0], [0.0, 0.0, 0.0]]), torch.tensor([[3.0], [0.0]]))
+        tensor([[ 0., -1.,  1.],
+                [ 0.,  0.,  0.]])
+    """
+    signs = rows / torch.where(maxima == 0, 1, maxima)
+    found: Tensor = torch.ops.aten.hardshrink.out(signs, _below_one(signs.dtype), out=signs)
+    return found
 
 
 def largest(rows: Tensor) -> Tensor:

@@ -19,21 +19,30 @@ is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]  # torch doe
 class _StraightThrough(torch.autograd.Function):
     """The value of the second argument with the gradient of the first."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        """The second argument."""
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        """The second argument; nothing is saved, as the gradient passes as it comes."""
         return y.view_as(y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Nothing is saved: the gradient passes as it comes."""
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The gradient, for the first argument."""
         return grad, None
+
+
+class _TransformedStraightThrough(_StraightThrough):
+    """The same in the transforms of `torch.func`, whose form takes four times as long to call."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # torch's other form
+        """The second argument."""
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Nothing is saved."""
 
 
 def straight_through(x: Tensor, y: Tensor) -> Tensor:
@@ -61,7 +70,11 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.jit.unused
 def _apply_straight_through(x: Tensor, y: Tensor) -> Tensor:
-    result: Tensor = _StraightThrough.apply(x, y.detach()) if torch.is_grad_enabled() else y  # type: ignore[no-untyped-call]  # torch's
+    if not torch.is_grad_enabled():
+        return y
+    transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public name
+    function = _TransformedStraightThrough if transformed else _StraightThrough
+    result: Tensor = function.apply(x, y.detach())  # type: ignore[no-untyped-call]  # torch's
     return result
 
 
