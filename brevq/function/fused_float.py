@@ -57,7 +57,7 @@ class Numbers:
     @property
     def uniform(self) -> bool:
         """Whether neighbours are equally far apart everywhere."""
-        return math.isinf(self.smallest_normal)
+        return self.smallest_normal == math.inf
 
 
 def fake_quantize_float(x: Tensor, scale: Tensor, numbers: Numbers, straight: bool = False) -> Tensor:

@@ -9,6 +9,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils import _pytree as pytree
 
 from brevq.core.stats import RuntimeStats
+from brevq.nn import QuantLinear
+from injectors import Fp8e4m3OCPWeightPerChannel, Fp8e5m2OCPWeightPerTensor, Int4WeightPerTensor, MXFp4Weight
 from tests.support.table import CASES, FAMILIES, leaves, total
 
 
@@ -46,3 +48,13 @@ def test_one_graph_in_training_and_one_in_evaluation(name):
             counts[mode] = graphs.frame_count
     assert {True: 1, False: 2} == counts
     assert all(map(torch.equal, eager.state_dict().values(), layer.state_dict().values()))
+
+
+def test_one_number_format_after_another():
+    """Layers of several formats compile as one graph each, one after the other in a process."""
+    torch.compiler.reset()
+    x = torch.randn(2, 64)
+    for recipe in (Fp8e4m3OCPWeightPerChannel, MXFp4Weight, Fp8e5m2OCPWeightPerTensor, Int4WeightPerTensor):
+        layer = QuantLinear(64, 8, weight_quant=recipe).eval()
+        with torch.no_grad():
+            assert torch.equal(layer(x), torch.compile(layer, fullgraph=True, backend="aot_eager")(x))
