@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.modules.module import _has_any_global_hook as _on_all_modules
 
 
 class ScaleMemo:
@@ -25,7 +26,7 @@ class ScaleMemo:
 
     def __init__(self) -> None:
         # Replaced as a whole, so that several threads may look.
-        self._kept: tuple[float, torch.dtype, Tensor, int] | None = None
+        self._kept: tuple[float, torch.dtype, Tensor, float] | None = None
 
     def find(self, stored: Tensor) -> Tensor | None:
         """The scale of the range `stored`, if that is the latest one, and nobody has written to the scale.
@@ -35,8 +36,8 @@ class ScaleMemo:
         """
         if self._kept is None:
             return None
-        number, dtype, scale, version = self._kept
-        return scale if stored.item() == number and stored.dtype == dtype and scale._version == version else None  # noqa: SLF001  # no public name
+        number, dtype, scale, unwritten = self._kept
+        return scale if stored.item() == number and stored.dtype == dtype and scale.item() == unwritten else None
 
     def keep(self, stored: Tensor, scale: Tensor) -> Tensor:
         """Know `scale` as that of the range `stored`, and return it; what inference mode makes is of no other use.
@@ -46,7 +47,7 @@ class ScaleMemo:
             scale: shape `()`, without a gradient.
         """
         if not scale.is_inference():
-            self._kept = stored.item(), stored.dtype, scale, scale._version  # noqa: SLF001  # as above
+            self._kept = stored.item(), stored.dtype, scale, scale.item()
         return scale
 
     def __reduce__(self) -> tuple[type[ScaleMemo], tuple[()]]:
@@ -69,14 +70,18 @@ def is_pure(part: Any) -> bool:
     return all(vars(type(module)).get("stateless") is True for module in modules)
 
 
-def is_watched(module: Any) -> bool:
-    """Whether somebody has put a hook on a module, which is to see each call.
+def is_watched(*modules: Any) -> bool:
+    """Whether somebody has put a hook on one of some modules, or on all there are, which is to see each call.
 
     Args:
-        module: a module.
+        *modules: modules.
 
     Examples:
         >>> is_watched(Module())
         False
     """
-    return bool(module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001  # torch's
+    for module in modules:
+        forward = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001  # torch's
+        if forward or module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001  # torch's
+            return True
+    return bool(_on_all_modules())  # type: ignore[no-untyped-call]  # torch's

@@ -27,6 +27,9 @@ def can_be_divided(tensors: Sequence[Tensor], parameters: Sequence[Tensor | None
         False
     """
     first = tensors[0]
+    # A trace would have the number of pieces of its example for ever.
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch does not list it
+        return False
     if first.numel() < many or not first.is_cpu or any(part is not None and part.dim() > 0 for part in parameters):
         return False
     if first.is_contiguous():

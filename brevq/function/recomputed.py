@@ -52,15 +52,21 @@ def remember(weight: Tensor, source: Source) -> Tensor:
         True
     """
     if weight.requires_grad:
-        _SOURCES[weight] = source, weight._version  # noqa: SLF001  # torch's count of writes
+        _SOURCES[weight] = source, _writes(weight, source)
     return weight
+
+
+def _writes(weight: Tensor, source: Source) -> tuple[int, int]:
+    """How often a weight was written to, and what it was computed from."""
+    return weight._version, source.rows._version  # noqa: SLF001  # torch's count
 
 
 def source_of(x: Tensor, weight: Tensor) -> Source | None:
     """What a weight was computed from.
 
-    None where that is not known, or it was written to since, or where its product with `x` is compiled, transformed,
-    differentiated forward, under autocast, of another dtype or layout or no plain tensor, or without a gradient.
+    None where that is not known, or one of both was written to since, or where its product with `x` is compiled,
+    transformed, differentiated forward, under autocast, of another dtype or layout or no plain tensor, or without a
+    gradient.
 
     Args:
         x: what it is multiplied with.
@@ -72,8 +78,8 @@ def source_of(x: Tensor, weight: Tensor) -> Source | None:
     """
     if not torch.is_grad_enabled() or recorded() or forward_ad._current_level >= 0:  # noqa: SLF001  # no public name
         return None
-    source, version = _SOURCES.get(weight, (None, 0)) if type(weight) is Tensor else (None, 0)
-    if source is None or weight._version != version:  # noqa: SLF001  # as above
+    source, writes = _SOURCES.get(weight, (None, ())) if type(weight) is Tensor else (None, ())
+    if source is None or writes != _writes(weight, source):
         return None
     plain = type(x) is Tensor and x.layout is torch.strided and not x.is_nested and x.dtype == weight.dtype
     return source if plain and not torch.is_autocast_enabled(x.device.type) else None

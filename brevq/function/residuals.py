@@ -49,17 +49,17 @@ def saves_memory(x: Tensor, ends: Ends) -> bool:
 
 
 def is_short(low: float, high: float) -> bool:
-    """Whether a range has at most 256 codes, and zero among them.
+    """Whether a range has at most 256 codes, and zero among them, and ends with codes.
 
     Args:
         low: the lowest code.
         high: the highest code.
 
     Examples:
-        >>> is_short(0.0, 255.0), is_short(-256.0, 255.0)
-        (True, False)
+        >>> is_short(0.0, 255.0), is_short(-256.0, 255.0), is_short(-8.0, 7.5)
+        (True, False, False)
     """
-    return low <= 0 <= high and high - low <= _SHORT
+    return low <= 0 <= high and high - low <= _SHORT and low % 1 == high % 1 == 0
 
 
 def of_steps(steps: Tensor, codes: Tensor, clamped: Tensor, out: Tensor | None = None) -> Tensor:

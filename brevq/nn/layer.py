@@ -197,7 +197,7 @@ class QuantLayer(QuantModule):
             return None
         quantizer: Any = self.weight_quant
         # Who watches may have written to it past torch's count.
-        return None if is_watched(quantizer) or is_watched(quantizer.tensor_quant) else source
+        return None if is_watched(quantizer, quantizer.tensor_quant) else source
 
     def float_parameters(self, x: Any) -> tuple[Any, Any]:
         """The weight and the bias that are quantized: the parameters, unless a subclass computes them from those.

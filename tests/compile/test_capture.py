@@ -85,6 +85,18 @@ def test_jit_trace_without_gradients(network):
         assert [True] * 2 == [torch.equal(model(images(number)), traced(images(number))) for number in (2, 5)]
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:DeprecationWarning")
+def test_jit_trace_of_large_tensors():
+    """What eager computes piece by piece is traced as a whole, for batches of any size."""
+    layer = qnn.QuantReLU()
+    with calibrating(layer.eval()):
+        layer(torch.rand(8))
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.rand(4, 2**20))
+        x = torch.rand(1, 2**20)
+        assert torch.equal(layer(x), traced(x))
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_export_of_shared_quantizers(mode):
     """Layers that share a quantizer and a weight are exported with what they share."""

@@ -60,6 +60,13 @@ def test_others_go_the_long_way(case):
     assert OTHERS[case]().weight_quant.tensor_quant.short.by_max is None
 
 
+def test_denormal_scales():
+    """A scale that is rounded to a denormal number leaves no code beyond the last one."""
+    layer = QuantLinear(4, 4, weight_scaling_min_val=1e-44)
+    nn.init.constant_(layer.weight, 190 * 2.0**-149)
+    assert 127 == layer.quant_weight().int().max().item()
+
+
 def test_shared_quantizers_go_the_long_way():
     """A scale of several weights follows the largest value of all of them."""
     first, second = QuantLinear(4, 4), QuantLinear(4, 4)

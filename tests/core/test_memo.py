@@ -6,6 +6,8 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils.parametrize import register_parametrization
 
 from brevq.core.function_wrapper import RoundSte, StochasticRoundSte
 from brevq.core.memo import ScaleMemo, is_pure, is_watched
@@ -107,13 +109,14 @@ def test_values_of_the_short_way(recipe):
         assert torch.equal(long_way(module, x), module(x))
 
 
-def test_a_scale_that_somebody_wrote_to():
-    """A scale that a user changed in place is not given out again."""
+@pytest.mark.parametrize("written_to", [lambda scale: scale, lambda scale: scale.data, lambda scale: scale.numpy()])
+def test_a_scale_that_somebody_wrote_to(written_to):
+    """A scale that a user changed in place, in whatever way, is not given out again."""
     module = settled()
     module.return_quant_tensor = True
     with torch.no_grad():
         scale = module(BATCH).scale.clone()
-        module(BATCH).scale.mul_(2)
+        written_to(module(BATCH).scale)[...] = 2
         assert torch.equal(scale, module(BATCH).scale)
 
 
@@ -139,6 +142,25 @@ def test_hooks_see_each_call():
     with torch.no_grad():
         module(BATCH), module(BATCH)
     assert 4 == len(calls)
+
+
+def test_hooks_see_each_gradient():
+    """A backward hook on the core quantizer is called in place of no short way of a layer."""
+    layer = QuantReLU(collect_stats_steps=1)
+    layer.act_quant.tensor_quant.register_full_backward_hook(lambda module, given, above: (given[0] * 10,))
+    for _ in range(3):
+        x = torch.rand(64, requires_grad=True)
+        (layer(x * 1).sum()).backward()
+        assert 10 == x.grad.median().item()
+
+
+def test_a_parametrized_range():
+    """A learned range may be computed from another parameter."""
+    layer = QuantReLU(collect_stats_steps=1)
+    for _ in range(3):
+        expected = layer(BATCH)
+    register_parametrization(layer.act_quant.tensor_quant.scaling_impl.runtime_stats, "value", nn.Identity())
+    assert torch.equal(expected, layer(BATCH))
 
 
 def test_calibrating_again():
@@ -182,9 +204,15 @@ def test_pure_parts():
 
 
 def test_watched_modules():
-    """A module is watched while it has a hook of either kind."""
+    """A module is watched while it, or every module, has a hook of any kind."""
     module = nn.Identity()
-    for register in (module.register_forward_hook, module.register_forward_pre_hook):
+    for register in (
+        module.register_forward_hook,
+        module.register_forward_pre_hook,
+        module.register_full_backward_hook,
+        module.register_full_backward_pre_hook,
+        register_module_forward_hook,
+    ):
         handle = register(lambda *_: None)
         assert is_watched(module)
         handle.remove()

@@ -795,6 +795,10 @@ def _usual(grid=None, scaling=None, int_scaling=None, zero_point=None, bit_width
 
 
 # A quantizer, and its route in few passes: the ends, whether clamping passes gradients, whether there is a zero-point.
+def _own_maximum(granularity=None):
+    return StatsScaling(AbsMax(granularity), FloatRestrictValue(1e-10))
+
+
 ROUTES = {
     "usual": (_usual, (-7.0, 7.0, False, False)),
     "prescaled": (lambda: quant.PrescaledRestrictIntQuant(_int_quant(), BitWidthConst(4)), (-7.0, 7.0, False, False)),
@@ -804,8 +808,9 @@ ROUTES = {
         (-8.0, 7.0, True, False),
     ),
     "shifted": (_rescaling_shifted, (0.0, 15.0, False, True)),
-    "own maximum": (lambda: _usual(scaling=StatsScaling(AbsMax())), (-7.0, 7.0, True, False)),
-    "own maximum, rows": (lambda: _usual(scaling=StatsScaling(AbsMax(PerChannel(SHAPE, 0)))), (-7.0, 7.0, True, False)),
+    "own maximum": (lambda: _usual(scaling=_own_maximum()), (-7.0, 7.0, True, False)),
+    "own maximum, rows": (lambda: _usual(scaling=_own_maximum(PerChannel(SHAPE, 0))), (-7.0, 7.0, True, False)),
+    "own maximum, may be denormal": (lambda: _usual(scaling=StatsScaling(AbsMax())), (-7.0, 7.0, False, False)),
     "own maximum, full range": (
         lambda: _usual(_int_quant(False), StatsScaling(AbsMax()), IntScaling(True, False)),
         (-8.0, 7.0, False, False),

@@ -242,6 +242,18 @@ def test_a_weight_that_a_hook_writes_to(case):
 
 
 @pytest.mark.parametrize("case", LAYERS)
+def test_what_a_weight_was_computed_from_is_written_to(case):
+    """A weight that was quantized before its float one changed has its own gradients, not those of the new one."""
+    layer, x = LAYERS[case](), input_of(case).requires_grad_()
+    weight = layer.quant_weight().value
+    kept = layer.compute(x, weight.detach(), None)
+    with torch.no_grad():
+        layer.weight.mul_(-5)
+    expected = torch.autograd.grad(kept.sum(), x)[0]
+    assert torch.equal(expected, torch.autograd.grad(layer.compute(x, weight, None).sum(), x)[0])
+
+
+@pytest.mark.parametrize("case", LAYERS)
 def test_a_bias_that_is_written_to(case):
     """A bias may be changed between forward and backward, as no gradient depends on it."""
     layer, x = LAYERS[case](), input_of(case).requires_grad_()

@@ -108,6 +108,13 @@ def test_gradients_of_large_tensors(ends, zero_point):
     assert [] == [found for found in of_zero if not np.isclose(of_shift, found, rtol=1e-4, atol=1e-4 * scale)]
 
 
+def test_ends_between_codes():
+    """Values that are clamped to an end between codes have no gradient; that of the scale is the end, for each."""
+    x, scale = torch.full((4096,), 7.6, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+    fake_quantize(x * 1, scale, None, -8.25, 7.75).sum().backward()
+    assert (0.0, 7.75) == (x.grad.abs().max().item(), scale.grad.item() / 4096)
+
+
 @pytest.mark.parametrize("size", [64, 1300])
 def test_a_grid_of_zero_alone(size):
     """Where zero is the only code, values that round to it receive a gradient, and the scale what they are off by."""

@@ -54,4 +54,4 @@ class ByMax:
         return remember(y.view_as(x), Source(rows, scale, *limits)), granularity.to_scale(scale)
 
     def _is_watched(self) -> bool:
-        return is_watched(self.scaling_impl) or is_watched(self.stats_impl) or is_watched(self.restrict_impl)
+        return is_watched(self.scaling_impl, self.stats_impl, self.restrict_impl)

@@ -104,7 +104,7 @@ class ShortWays:
         if self.fused is None or not (self.fused.clamps_at_zero and self.fused.forgets_input):
             return False
         takes = getattr(quantizer.scaling_impl, "rectifies", None)
-        watched = is_watched(quantizer) or is_watched(quantizer.scaling_impl)
+        watched = is_watched(quantizer, quantizer.scaling_impl)
         return takes is not None and not watched and bool(takes(x))
 
     def _scale(self, scaling_impl: Any, int_scaling_impl: Any, x: Tensor, bit_width: Tensor, rectified: bool) -> Tensor:

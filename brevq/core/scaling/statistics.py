@@ -9,6 +9,9 @@ from brevq.core.checks import restriction, statistic
 from brevq.core.interfaces import Restriction, Statistic
 from brevq.core.restrict_val import FloatRestrictValue
 
+#: A range that is larger, divided by any last code, is no denormal number of float32.
+_LEAST = 2.0**-100
+
 
 class StatsScaling(Module):
     """A statistic of the tensor itself, recomputed at every call: ``restrict(stats(x))``.
@@ -33,9 +36,10 @@ class StatsScaling(Module):
         self.restrict_scaling_impl: Restriction = restriction(
             "restrict_scaling_impl", restrict_scaling_impl or FloatRestrictValue()
         )
-        #: Whether no value exceeds the range, so that none is clipped. Restrictions other than a floor may shrink it.
+        #: Whether no value exceeds the range, so that none is clipped. Restrictions other than a floor may shrink it,
+        #: and divided by a denormal scale the largest value may be rounded beyond the last code.
         self.covers = getattr(scaling_stats_impl, "covers", False) and (
-            type(self.restrict_scaling_impl) is FloatRestrictValue
+            type(self.restrict_scaling_impl) is FloatRestrictValue and self.restrict_scaling_impl.floor >= _LEAST
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class RuntimeStats(Module):
 
     def in_force(self) -> Tensor | None:
         """The value, where it is one number on a CPU that no batch changes, and that needs no gradient; else None."""
-        value: Any = self._parameters["value"]  # from the registry, as this is asked at each call
+        value: Any = self._parameters.get("value")  # from the registry, as this is asked at each call
         settled = self._phase >= Phase.LEARNED and not self.calibrating and type(value) is Parameter
         if not settled or value.dim() > 0 or not value.is_cpu or recorded() or recomputing():
             return None
