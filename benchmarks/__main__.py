@@ -41,10 +41,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases whose names contain one of these")
     parser.add_argument("--quick", action="store_true", help="fewer sizes; 5 repetitions of whole networks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
-    parser.add_argument("--repetitions", type=int, default=20, help="repetitions of short cases (default: 20)")
+    parser.add_argument("--threads", type=number, default=1, help="threads of torch (default: 1)")
+    parser.add_argument("--repetitions", type=number, default=20, help="repetitions of short cases (default: 20)")
     parser.add_argument("--list", action="store_true", help="print the names of all cases")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not any(wanted(case.name, options) for case in [*CASES, *GROWTHS]):
+        parser.error(f"no case has {' or '.join(map(repr, options.only))} in its name: --list prints all names")
+    return options
+
+
+def number(text: str) -> int:
+    """A number of at least 1."""
+    found = int(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {found}")
+    return found
 
 
 def wanted(name: str, options: argparse.Namespace) -> bool:
@@ -107,7 +118,9 @@ def measured(options: argparse.Namespace, peers: Peers | None) -> dict[str, Any]
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """The table of targets."""
+    """The table of targets, of those that were measured."""
+    if not lines(result["rows"]):
+        return
     table = Table(*HEADER, show_lines=True)
     for row in lines(result["rows"]):
         table.add_row(*row)

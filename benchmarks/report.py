@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,25 @@ How to run it
 ``BREVQ_PEERS`` names the Python of another environment for the peers; without one, their columns stay empty. This page
 is written from a file of results by ``python -m benchmarks.report docs/performance.json``.
 
+What is compared
+----------------
+
+No library here has integer kernels: quantized networks compute in float, so that none is faster than its float model.
+Brevitas and torchao are as they are installed; recipes are those whose formats and scales are ours. *torch* is
+`torch.fake_quantize_per_tensor_affine`, or its twin for channels, with a scale that was computed before. *naive* is the
+formula in five lines with a straight-through estimator: less work, as its scale receives no gradient. ``make bench ARGS=--list`` names all cases.
+
 Growth
 ------
 
 The exponent of a power law, fitted to the times of several sizes: 1 is proportional, 0 does not depend on it.
 
 {growth}
+
+All that was measured
+---------------------
+
+{everything}
 """
 
 
@@ -119,6 +132,16 @@ def list_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(texts)
 
 
+def everything(rows: Sequence[dict[str, Any]]) -> str:
+    """A table of all cases, and the ratios of all libraries."""
+    ratios = [row for row in rows if row["measure"] != "exponent"]
+    libraries = list(dict.fromkeys(row["library"] for row in ratios))
+    found = {(row["case"], row["library"]): row for row in ratios}
+    cases = dict.fromkeys((row["case"], row["against"]) for row in ratios)
+    table = [[case, against, *(cell(found.get((case, lib))) for lib in libraries)] for case, against in cases]
+    return list_table(["", "against", *libraries], table)
+
+
 def page(result: dict[str, Any]) -> str:
     """The page of the documentation."""
     growth = [row for row in result["rows"] if row["measure"] == "exponent"]
@@ -127,13 +150,21 @@ def page(result: dict[str, Any]) -> str:
     found = {(row["case"], row["library"]): row for row in growth}
     slopes = [[f"{name}, {sizes}", *(cell(found.get((name, lib))) for lib in libraries)] for name, sizes in names]
     table = list_table(HEADER, lines(result["rows"]))
-    return PAGE.format(facts=facts(result), table=table, growth=list_table(["", *libraries], slopes))
+    return PAGE.format(
+        facts=facts(result),
+        table=table,
+        growth=list_table(["", *libraries], slopes),
+        everything=everything(result["rows"]),
+    )
 
 
-def main(path: Path) -> None:
+def main() -> None:
     """Write the page beside the file of results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=main.__doc__)
+    parser.add_argument("path", type=Path, metavar="FILE", help="results, as `python -m benchmarks --json` wrote them")
+    path = parser.parse_args().path
     path.with_suffix(".rst").write_text(page(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

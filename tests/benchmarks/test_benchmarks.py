@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.__main__ import arguments
 from benchmarks.case import Bench, Case, Growth, Row
 from benchmarks.libraries import LIBRARIES, PEERS, NotOfferedError
 from benchmarks.peers import PeerError, Peers
@@ -193,6 +194,17 @@ def test_page_is_that_of_its_results():
     """The page of the documentation is written from the results beside it."""
     result = json.loads((ROOT / "docs/performance.json").read_text(encoding="utf-8"))
     assert (ROOT / "docs/performance.rst").read_text(encoding="utf-8") == page(result)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(["--only", "typo"], "no case has 'typo'"), (["--repetitions", "0"], "at least 1, not 0")]
+)
+def test_arguments_that_measure_nothing(given, said, capsys, monkeypatch):
+    """They are refused, and say why."""
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *given])
+    with pytest.raises(SystemExit):
+        arguments()
+    assert said in capsys.readouterr().err
 
 
 def test_arrays_are_the_same_in_each_run():
