@@ -47,7 +47,8 @@ What is compared
 No library here has integer kernels: quantized networks compute in float, so that none is faster than its float model.
 Brevitas and torchao are as they are installed; recipes are those whose formats and scales are ours. *torch* is
 `torch.fake_quantize_per_tensor_affine`, or its twin for channels, with a scale that was computed before. *naive* is the
-formula in five lines with a straight-through estimator: less work, as its scale receives no gradient. ``make bench ARGS=--list`` names all cases.
+formula in five lines with a straight-through estimator: less work, as its scale receives no gradient. All cases are
+named by ``make bench ARGS=--list``.
 
 Growth
 ------

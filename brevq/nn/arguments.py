@@ -148,22 +148,40 @@ def bind(layer: str, argument: str, given: Any, supplies: Mapping[str, Any]) -> 
         ArgumentError: the recipe is for another role.
         RecipeError: the recipe has faults; all of them are listed.
     """
-    _check_given(layer, argument, given)
+    check_given(layer, argument, given)
+    return given if given is None or isinstance(given, Quantizer) else Quantizer(given, supplies)
+
+
+def check_given(layer: str, argument: str, given: Any) -> None:
+    """Refuse what is neither a recipe nor a quantizer for an argument of a layer, nor None.
+
+    Args:
+        layer: name of the layer, for messages.
+        argument: name of the argument, which ends in ``quant``.
+        given: what was given for it.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+        ArgumentError: the recipe is for another role.
+
+    Examples:
+        >>> from injectors import Int8WeightPerTensor
+        >>> check_given("QuantLinear", "weight_quant", Int8WeightPerTensor)
+    """
+    _check_kind(layer, argument, given)
     if given is None:
-        return None
-    quantizer = isinstance(given, Quantizer)
-    recipe = given.recipe if quantizer else given
+        return
+    recipe = given.recipe if isinstance(given, Quantizer) else given
     needed = role_of(argument)
-    role = (given.role if quantizer else recipe.role if "role" in recipe else None) or needed
+    role = (given.role if isinstance(given, Quantizer) else recipe.role if "role" in recipe else None) or needed
     if role != needed:
         raise ArgumentError(
             f"{layer} got `{argument}={recipe.__name__}`, a recipe for the role {role!r}, and needs one for "
             f"{needed!r}, such as injectors.{_EXAMPLES[needed]}"
         )
-    return given if quantizer else Quantizer(recipe, supplies)
 
 
-def _check_given(layer: str, argument: str, given: Any) -> None:
+def _check_kind(layer: str, argument: str, given: Any) -> None:
     if given is None or isinstance(given, Quantizer) or _is_recipe(given):
         return
     example = f"injectors.{_EXAMPLES[role_of(argument)]}"
@@ -178,7 +196,7 @@ def _strange(layer: str, argument: str, given: Any, overrides: Mapping[str, Any]
     """The overrides that mean nothing to what was given, each with the reason, as far as it is known."""
     if not overrides:
         return
-    _check_given(layer, argument, given)
+    _check_kind(layer, argument, given)
     if given is None:
         reason = f"and `{argument}` is None: there is no recipe to override."
         yield from ((name, reason) for name in overrides)

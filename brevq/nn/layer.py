@@ -12,7 +12,7 @@ from brevq.core.function_wrapper import Granularity, PerTensor
 from brevq.core.memo import is_watched
 from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.function.recomputed import Source, source_of
-from brevq.nn.arguments import role_of
+from brevq.nn.arguments import check_given, role_of
 from brevq.nn.module import QuantModule
 from brevq.quant_tensor import QuantTensor, Zero, describe, plain
 from brevq.quant_tensor.producer import running_model
@@ -117,6 +117,8 @@ class QuantLayer(QuantModule):
     def __setattr__(self, name: str, content: Any) -> None:
         """Set an attribute; a quantizer of the weight learns that it serves this layer, the one before that it left."""
         before: Quantizer | None = vars(self).get("_modules", {}).get(name) if name == "weight_quant" else None
+        if name == "weight_quant" and isinstance(content, Quantizer) and self.weight is not None:
+            content.check_shared(self)
         super().__setattr__(name, content)
         if before is not None:
             before.leave(self)
@@ -135,8 +137,10 @@ class QuantLayer(QuantModule):
     def bound(self, argument: str, given: Any) -> Quantizer | None:
         """The quantizer that an argument stands for; none for a weight or bias that is not there."""
         quantized = argument.removesuffix("_quant")
-        absent = role_of(argument) in ("weight", "bias") and getattr(self, quantized, None) is None
-        return super().bound(argument, None if absent else given)
+        if role_of(argument) in ("weight", "bias") and getattr(self, quantized, None) is None:
+            check_given(type(self).__name__, argument, given)
+            return None
+        return super().bound(argument, given)
 
     def compute(self, x: Any, weight: Any, bias: Any, *others: Any, **keywords: Any) -> Any:
         """What the twin computes; the only thing that a subclass adds.
@@ -317,12 +321,14 @@ class QuantLayer(QuantModule):
             A tensor of shape `()`, or of one value for each output.
 
         Raises:
-            ArgumentError: the input is a plain tensor, or an output has several scales.
+            ArgumentError: the input is a plain tensor, the weight is, or an output has several scales.
         """
         if x is None:
             raise ArgumentError(_BIAS_NEEDS_INPUT.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
         if not isinstance(x, QuantTensor):
             raise ArgumentError(_BIAS_NEEDS_SCALE.format(bias=describe(self.bias_quant), before=self._before()))  # type: ignore[arg-type]
+        if not isinstance(weight, QuantTensor):
+            raise ArgumentError(f"{type(self).__name__} has a float weight: `weight_quant` is None")
         granularity = (self.weight_quant and self.weight_quant.granularity) or PerTensor()
         if x.scale.numel() != 1 or getattr(granularity, "channel_axis", self.channel_axis) != self.channel_axis:
             raise ArgumentError(_BIAS_NEEDS_ONE_SCALE.format(bias=describe(self.bias_quant)))  # type: ignore[arg-type]
@@ -347,4 +353,4 @@ class QuantLayer(QuantModule):
 
 def _is_hooked(layer: Any) -> bool:
     """Whether the weight is neither a parameter nor a property of the layer's class, which computes it when read."""
-    return "weight" not in layer._parameters and not hasattr(type(layer), "weight")  # noqa: SLF001  # torch's
+    return not hasattr(type(layer), "weight") and "weight" not in layer._parameters  # noqa: SLF001  # torch's

@@ -137,8 +137,8 @@ class QuantModule(nn.Module):
     def _refuse_override(self, name: str) -> None:
         """Refuse to set what looks like an override of a recipe, and would change nothing."""
         for argument, prefix in self._prefixes:
-            quantizer = vars(self).get("_modules", {}).get(argument) if name.startswith(prefix) else None
-            if isinstance(quantizer, Quantizer) and name.removeprefix(prefix) in plan_of(quantizer.recipe).known:
+            quantizer = getattr(self, argument, None) if name.startswith(prefix) else None
+            if quantizer is not None and name.removeprefix(prefix) in plan_of(quantizer.recipe).known:
                 raise ArgumentTypeError(_NO_OVERRIDE.format(layer=type(self).__name__, name=name, argument=argument))
 
 

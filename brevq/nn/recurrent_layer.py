@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from brevq.errors import ArgumentError, ArgumentTypeError
-from brevq.nn.arguments import bind
+from brevq.nn.arguments import bind, check_given
 from brevq.nn.module import QuantModule
 from brevq.nn.unrolling import CellQuants, Layout, Matrix, PartQuantizers, State, Weights, quantizes, unroll
 from brevq.quant_tensor import QuantTensor, describe, plain
@@ -227,6 +227,17 @@ class QuantRecurrent(QuantModule):
         """
         return self._supplied_to(argument, "ih_l0")
 
+    def __setattr__(self, name: str, content: Any) -> None:
+        """Set an attribute; quantizers of the weights learn that they serve this layer, those before that it left."""
+        before: Any = vars(self).get("_modules", {}).get(name) if name == "weight_quant" else None
+        super().__setattr__(name, content)
+        if before is None:
+            return
+        now = self.weight_quant
+        for part, matrix in self._matrices.items():
+            if now is None or now.of(part) is not before.of(part):
+                before.of(part).leave(matrix)
+
     def bound(self, argument: str, given: Any) -> Any:
         """The quantizers that an argument stands for: a table of them, where the layer has several such parts."""
         keys = self._keys(argument, isinstance(given, Quantizer))
@@ -236,19 +247,30 @@ class QuantRecurrent(QuantModule):
         def make(part: str) -> Any:
             return bind(type(self).__name__, argument, given, self._supplied_to(argument, part))
 
-        table = given if isinstance(given, PartQuantizers) and [*given.parts] == [*keys] else PartQuantizers(keys, make)
+        fits = isinstance(given, PartQuantizers) and [*given.parts] == [*keys]
+        if fits:
+            check_given(type(self).__name__, argument, next(iter(given.values())))
+        table = given if fits else PartQuantizers(keys, make)
         if argument == "weight_quant":
             self._serve(table)
         return table
 
     def _serve(self, table: PartQuantizers) -> None:
         """Let the quantizers of weights know what they serve, so that statistics are taken over all of it."""
-        for part, matrix in self._matrices.items():
-            quantizer: Any = table.of(part)
-            if quantizer.needs_input:
-                name, recipe = type(self).__name__, quantizer.recipe.__name__
-                raise ArgumentError(_WEIGHT_NEEDS_INPUT.format(layer=name, recipe=recipe))
-            quantizer.share(matrix)
+        served: list[tuple[Any, Any]] = []
+        try:
+            for part, matrix in self._matrices.items():
+                quantizer: Any = table.of(part)
+                if quantizer.needs_input:
+                    name, recipe = type(self).__name__, quantizer.recipe.__name__
+                    raise ArgumentError(_WEIGHT_NEEDS_INPUT.format(layer=name, recipe=recipe))
+                if quantizer.granularity is not None:
+                    served.append((quantizer.granularity, quantizer.granularity.peers))
+                quantizer.share(matrix)
+        except ArgumentError:
+            for granularity, peers in reversed(served):
+                granularity.peers = peers
+            raise
 
     @cached_property
     def _matrices(self) -> dict[str, Matrix]:

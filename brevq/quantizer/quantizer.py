@@ -297,16 +297,26 @@ class Quantizer(nn.Module):
         Raises:
             ArgumentError: the shape of its weight does not fit the scale.
         """
+        self.check_shared(layer)
+        if self.granularity is not None:
+            self.granularity.add_peer(layer)
+
+    def check_shared(self, layer: nn.Module) -> None:
+        """Refuse a layer beside those that are served, if the scale can not be that of its weight, too.
+
+        Args:
+            layer: a layer with a `weight`.
+
+        Raises:
+            ArgumentError: the shape of its weight does not fit the scale.
+        """
         granularity = self.granularity
-        if granularity is None:
-            return
         shape: tuple[int, ...] = tuple(getattr(layer, "weight").shape)  # noqa: B009  # a module's attributes are untyped
-        if granularity.peers and not granularity.fits(shape):
+        if granularity is not None and granularity.peers and not granularity.fits(shape):
             raise ArgumentError(
                 f"a quantizer whose scale has shape {granularity.scale_shape} can not be shared with a weight of shape "
                 f"{shape}: share one that is per tensor, or between equal numbers of channels"
             )
-        granularity.add_peer(layer)
 
     def leave(self, layer: nn.Module) -> None:
         """Count `layer` no longer among those whose weight this quantizer serves.

@@ -473,6 +473,44 @@ def test_an_override_can_not_be_assigned():
     )
 
 
+@pytest.mark.parametrize("layer", [qnn.QuantLSTM(4, 4), qnn.QuantMultiheadAttention(4, 2)])
+def test_an_override_of_several_quantizers_can_not_be_assigned(layer):
+    """Nor one of a table of quantizers, nor of what is a part's."""
+    with pytest.raises(ArgumentTypeError, match=r"is built already, and `.*weight_bit_width` would change nothing"):
+        setattr(layer, "weight_bit_width" if isinstance(layer, qnn.QuantLSTM) else "out_weight_bit_width", 4)
+
+
+@pytest.mark.parametrize(
+    ("create", "text"),
+    [
+        (lambda: qnn.QuantLinear(4, 4, bias=False, bias_quant=3), "QuantLinear got `bias_quant=3`, and needs a recipe"),
+        (
+            lambda: qnn.QuantLayerNorm(4, elementwise_affine=False, weight_quant=Int8ActPerTensor),
+            "a recipe for the role 'activation', and needs one for 'weight'",
+        ),
+    ],
+)
+def test_what_is_given_for_nothing_is_checked(create, text):
+    """Even for a weight or a bias that is not there."""
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=text):
+        create()
+
+
+def test_quantizers_of_another_role_are_refused():
+    """A table of quantizers of biases can not be that of weights, though the parts are called the same."""
+    layer = qnn.QuantLSTM(4, 4, bias_quant=Int8Bias)
+    with pytest.raises(ArgumentError, match="a recipe for the role 'bias', and needs one for 'weight'"):
+        layer.weight_quant = layer.bias_quant
+
+
+def test_a_bias_beside_a_weight_that_became_float():
+    """It has no grid any more, and says so."""
+    layer = qnn.QuantLinear(4, 4, input_quant=Int8ActPerTensor, bias_quant=Int32Bias)
+    layer.weight_quant = None
+    with pytest.raises(ArgumentError, match="QuantLinear has a float weight: `weight_quant` is None"):
+        layer(torch.ones(1, 4))
+
+
 def scale_of(layer):
     """The range of an 8-bit layer's weight."""
     return 127 * layer.quant_weight().scale.item()

@@ -13,7 +13,7 @@ from brevq.core.phase import Phase
 from brevq.core.stats import RuntimeStats
 from brevq.errors import ArgumentError
 from brevq.graph import calibrating
-from brevq.nn import QuantIdentity, QuantLinear, QuantReLU
+from brevq.nn import QuantIdentity, QuantLinear, QuantLSTM, QuantReLU
 from injectors import Int4WeightPerTensor, Int8ActPerTensor, Int8WeightPerChannel, Int8WeightPerTensorLSQ
 
 
@@ -119,12 +119,26 @@ def test_a_state_goes_round(x):
 def test_other_channels_are_refused():
     """Scales of 4 channels are not those of 5."""
     one, other = linear(weight_quant=Int8WeightPerChannel), QuantLinear(4, 5)
+    before = other.weight_quant
     with pytest.raises(ArgumentError) as error:
         other.weight_quant = one.weight_quant
     assert str(error.value) == (
         "a quantizer whose scale has shape (4, 1) can not be shared with a weight of shape (5, 4): share one that is "
         "per tensor, or between equal numbers of channels"
     )
+    assert other.weight_quant is before
+
+
+def test_other_matrices_are_refused():
+    """Of a recurrent layer that is refused no matrix counts for the scales of the other."""
+    one = QuantLSTM(4, 5, proj_size=3, weight_quant=Int8WeightPerChannel)
+    other = QuantLSTM(4, 5, proj_size=2, weight_quant=None)
+    expected = one.quant_weight("weight_ih_l0").scale
+    nn.init.constant_(other.weight_ih_l0, 100.0)
+    with pytest.raises(ArgumentError, match="can not be shared"):
+        other.weight_quant = one.weight_quant
+    assert other.weight_quant is None
+    assert torch.equal(expected, one.quant_weight("weight_ih_l0").scale)
 
 
 def test_shared_beside_a_parametrization(x):
@@ -230,6 +244,25 @@ def test_leaving_a_shared_quantizer(x):
         model = pair()
         model[1].weight_quant = other
         assert torch.equal(by_hand(model[:1], x), model[0](x))
+
+
+@pytest.mark.parametrize("other", [Int4WeightPerTensor, None])
+def test_a_recurrent_layer_leaves(other):
+    """Nor do the matrices of a recurrent layer."""
+    first = QuantLSTM(4, 5)
+    second = QuantLSTM(4, 5, weight_quant=first.weight_quant)
+    nn.init.constant_(second.weight_ih_l0, 100.0)
+    assert pytest.approx(100 / 127) == first.quant_weight("weight_ih_l0").scale.item()
+    second.weight_quant = other
+    assert pytest.approx(first.weight_ih_l0.abs().max().item() / 127) == first.quant_weight("weight_ih_l0").scale.item()
+
+
+def test_shared_with_a_recurrent_layer(x):
+    """A linear layer and the matrices of a recurrent one share a scale."""
+    layer = linear()
+    other = QuantLSTM(4, 5, weight_quant=layer.weight_quant)
+    nn.init.constant_(other.weight_hh_l0, 127.0)
+    assert torch.equal(F.linear(x, layer.weight.round()), layer(x))
 
 
 def test_modules_are_applied_and_shared_in_memory(x):
