@@ -10,7 +10,7 @@ import attrs
 from torch import nn
 
 from brevq.checkpoint.error import CheckpointError, listed
-from brevq.errors import RecipeError
+from brevq.errors import ArgumentTypeError, RecipeError
 from brevq.inject import dump, load
 from brevq.inject.installed import packages
 from brevq.inject.near import did_you_mean
@@ -30,6 +30,10 @@ _PARAMETRIZED = (
 _FROZEN = (
     "The model is frozen: call brevq.unfreeze(model) before, or save model.state_dict(), which brevq.frozen.load_state "
     "reads"
+)
+_NO_RECIPES = (
+    "`recipes` must be what brevq.checkpoint.recipes returned of a quantized network, not recipe classes: a layer "
+    "takes those in its constructor, or by layer.weight_quant = Recipe"
 )
 _ABSENT = "The model has no `{path}`.{hint}"
 _NO_LAYER = "{where} is said to be a {kind}, which takes no recipes."
@@ -146,6 +150,7 @@ def quantize(model: nn.Module, recipes: Mapping[str, Any], allowed: Iterable[str
         CheckpointError: the recipes name layers that the model has not, or that are of another kind; or classes
             that are not allowed or do not exist. All of these are listed, and the model is left as it was.
         RecipeError: a recipe can not be built for its layer.
+        ArgumentTypeError: `recipes` are not such.
 
     Examples:
         >>> from brevq.nn import QuantLinear
@@ -154,6 +159,8 @@ def quantize(model: nn.Module, recipes: Mapping[str, Any], allowed: Iterable[str
         >>> type(model[0]).__name__, int(model[0].quant_weight().bit_width)
         ('QuantLinear', 3)
     """
+    if not isinstance(recipes, Mapping) or any(isinstance(about, type) for about in recipes.values()):
+        raise ArgumentTypeError(_NO_RECIPES)
     faults: list[str] = []
     trusted = packages() if allowed is None else tuple(allowed)
     layers = dict(model.named_modules())

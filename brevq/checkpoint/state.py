@@ -30,6 +30,8 @@ _QUANTIZED = (
     "The checkpoint is of a quantized network, and {layers} of the model {are} without its quantizers: "
     "brevq.checkpoint.quantize gives the model those that recipes describe."
 )
+_FROZEN = "The checkpoint is of a frozen network: brevq.frozen.load_state loads it into a model that is not frozen."
+_NOT_FROZEN = "The model is frozen, and the checkpoint's is not: load it before, or brevq.unfreeze the model."
 _BREVITAS = (
     "The checkpoint is one of Brevitas, whose quantizers have other keys. To load weights and biases alone, leave out "
     "what is in a `_quant` or a `_proxy`, and calibrate or train again:\n"
@@ -42,6 +44,8 @@ _SHAPE = "`{key}` has the shape {ours}, and the checkpoint's has {theirs}."
 _TOLD = re.compile(r"^\t?(.* (?:is quantized to|is of version) .*?)\.? ?$", re.MULTILINE)
 #: The key that every quantizer has.
 _GRIDS = re.compile(r"(^|\.)grid$")
+#: That key of the quantizer that a frozen one remembers.
+_ORIGINS = re.compile(r"(^|\.)origin\.grid$")
 
 
 def load_state(model: nn.Module, state: Mapping[str, Any], *, assign: bool = False) -> None:
@@ -108,8 +112,15 @@ def _shapes(model: nn.Module, state: Mapping[str, Any]) -> Iterator[str]:
 
 def _hints(model: nn.Module, state: Mapping[str, Any]) -> Iterator[str]:
     """What may have happened to the keys."""
-    of_all_keys = [*_prefixed(model.state_dict(), state), *_from_brevitas(state)]
+    of_all_keys = [*_frozen(model.state_dict(), state), *_prefixed(model.state_dict(), state), *_from_brevitas(state)]
     yield from of_all_keys or [*_quantized(model, state), *_renamed(model.state_dict(), state), *_recipes(model, state)]
+
+
+def _frozen(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """That one side is frozen, whose quantizers remember others, and the other is not."""
+    frozen = [any(map(_ORIGINS.search, keys)) for keys in (ours, theirs)]
+    if frozen[0] != frozen[1]:
+        yield _NOT_FROZEN if frozen[0] else _FROZEN
 
 
 def _from_brevitas(state: Mapping[str, Any]) -> Iterator[str]:

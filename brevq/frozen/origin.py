@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,14 +55,31 @@ class Remembering(nn.Module):
             errors.append(f"{prefix}{_KEY.rstrip('.')}: {error}")
 
 
-def shed(quantizer: Quantizer) -> None:
+def shed(quantizer: Quantizer) -> list[tuple[LearnedRoundSte, nn.Parameter]]:
     """Drop what a quantizer has learned for each value of a weight: as large as that, and contained in its codes.
 
     Args:
         quantizer: a quantizer of a weight.
+
+    Returns:
+        What was dropped, each with the part that had it.
     """
-    for rounding in _roundings(quantizer):
+    dropped = [(rounding, rounding.value) for rounding in _roundings(quantizer)]
+    for rounding, _ in dropped:
         rounding.value = nn.Parameter(torch.empty(0, device=quantizer.device))
+    return dropped
+
+
+def has_shed(quantizer: Quantizer, state: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a state is of a quantizer that dropped what it had learned for each value.
+
+    Args:
+        quantizer: a quantizer of a weight, as that of the state was before.
+        state: the state.
+        prefix: what the keys of its origin begin with.
+    """
+    values = [f"{prefix}{name}.value" for name, part in quantizer.named_modules() if isinstance(part, LearnedRoundSte)]
+    return any(key in state and state[key].numel() == 0 for key in values)
 
 
 def regrow(quantizer: Quantizer, shape: torch.Size) -> None:

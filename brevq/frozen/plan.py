@@ -129,8 +129,15 @@ class Plan:
         key = (layer._parameters[part.name], part.quantizer, layer if alone else None)  # noqa: SLF001  # torch's
         if key not in self.tensors:
             name = ".".join(filter(None, (self.names[layer], part.name)))
-            self.tensors[key] = self.encode(name, layer, part)
+            self.tensors[key] = self._tied(key[0], self.encode(name, layer, part))
         return self.tensors[key]
+
+    def _tied(self, parameter: nn.Parameter, tensor: FrozenTensor) -> FrozenTensor:
+        """The codes of a parameter, in the same memory as equal ones of it by another quantizer."""
+        for (known, *_), other in self.tensors.items():
+            if known is parameter and other.codes.dtype == tensor.codes.dtype and other.codes.equal(tensor.codes):
+                tensor.codes = other.codes
+        return tensor
 
 
 def _table(table: PartQuantizers, frozen: dict[Any, FrozenTensor]) -> PartQuantizers:

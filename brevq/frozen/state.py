@@ -12,6 +12,7 @@ from brevq.errors import ArgumentError, ArgumentTypeError
 from brevq.frozen.codes import FrozenTensor
 from brevq.frozen.constants import FrozenQuantizer, with_constants
 from brevq.frozen.layer import put_in, take_out
+from brevq.frozen.origin import has_shed, shed
 from brevq.frozen.parts import Part
 from brevq.frozen.plan import Plan, Step
 from brevq.inject.analyse import short
@@ -25,6 +26,7 @@ _OTHER = (
     "the state is not one of this model frozen: {what}. The model has to have the layers and recipes of the one that "
     "was frozen. It is as it was"
 )
+_META = "the model is on the meta device: give it memory first, model.to_empty(device=...)"
 _GRIDS = "{name} is quantized to {ours}, and in the state to {theirs}"
 
 
@@ -43,7 +45,8 @@ def load_state(model: Model, state: Mapping[str, Any]) -> Model:
 
     Raises:
         ArgumentTypeError: `model` is not a module, or `state` is no mapping.
-        ArgumentError: keys are missing, or left over, or a shape is another; the model is as it was.
+        ArgumentError: keys are missing, or left over, or a shape is another, or the model is on the meta device; it
+            is as it was.
 
     Examples:
         >>> import brevq
@@ -61,15 +64,20 @@ def load_state(model: Model, state: Mapping[str, Any]) -> Model:
         raise ArgumentTypeError(
             f"`state` (={short(state)}) must be a state of a frozen model, as `state_dict` returns it"
         )
+    if any(tensor.is_meta for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
+        raise ArgumentError(_META)
     source = _State(state)
     steps = list(Plan(model, source.constant, source.tensor, keep_float=False).steps())
     before = [dict(step.layer._parameters) for step in steps]  # noqa: SLF001  # torch's
     for step in steps:
         put_in(step.layer, step.frozen, step.modules)
+    dropped = [pair for quantizer in source.shed for pair in shed(quantizer)]
     different = _differences(model.state_dict(), state) or _other_grid(model, state)
     if different:
         for step, parameters in zip(steps, before, strict=True):
             _undo(step, parameters)
+        for rounding, value in dropped:
+            rounding.value = value
         raise ArgumentError(_OTHER.format(what=different))
     model.eval()
     model.load_state_dict(state)
@@ -112,6 +120,8 @@ class _State:
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.state = state
+        #: The quantizers of which it lacks what they learned for each value, as the codes contain it.
+        self.shed: list[Quantizer] = []
 
     def constant(self, name: str, quantizer: Quantizer) -> FrozenQuantizer | None:
         """A quantizer with the constants that the state has; None if it has none."""
@@ -129,6 +139,8 @@ class _State:
         parameter, quantizer = layer._parameters[part.name], part.quantizer  # noqa: SLF001  # torch's
         codes = self._of(prefix, "codes").to(parameter.device)
         self._check_grid(prefix, quantizer)
+        if has_shed(quantizer, self.state, f"{prefix}.origin."):
+            self.shed.append(quantizer)
         table = getattr(layer, part.argument)
         gates = part.key is not None and part.argument == "weight_quant" and isinstance(table, PartQuantizers)
         shape = layer._matrices[part.key].weight.shape if gates else parameter.shape  # noqa: SLF001  # as it is quantized

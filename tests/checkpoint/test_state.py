@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import injectors
-from brevq.checkpoint import CheckpointError, load_state
+from brevq import freeze
+from brevq.checkpoint import CheckpointError, load_state, quantize
+from brevq.errors import ArgumentTypeError
 from brevq.graph import calibrating
 from brevq.nn import QuantLinear, QuantReLU
 
@@ -304,6 +306,22 @@ def test_other_recipes_shapes_and_grids():
         "- `weight` has the shape (2, 2), and the checkpoint's has (2, 3).\n"
         "- weight_quant is quantized to signed narrow 8 bits, and the checkpoint to signed narrow 4 bits"
     )
+
+
+def test_frozen_and_not():
+    """A state of a frozen network is told from others, and so is a frozen model."""
+    network, frozen = nn.Sequential(QuantLinear(4, 4)).eval(), freeze(nn.Sequential(QuantLinear(4, 4)).eval())
+    with pytest.raises(CheckpointError, match=r"of a frozen network: brevq.frozen.load_state loads it"):
+        load_state(network, frozen.state_dict())
+    with pytest.raises(CheckpointError, match="The model is frozen, and the checkpoint's is not"):
+        load_state(frozen, network.state_dict())
+
+
+def test_recipe_classes_are_no_recipes():
+    """Recipe classes are refused where those of a whole network are read."""
+    for given in (injectors.Int8WeightPerTensor, {"0": injectors.Int8WeightPerTensor}):
+        with pytest.raises(ArgumentTypeError, match="`recipes` must be what"):
+            quantize(nn.Sequential(nn.Linear(2, 2)), given)
 
 
 def test_keys_of_brevitas():

@@ -26,6 +26,8 @@ from brevq.nn import (
 from injectors import (
     Fp8e4m3OCPWeightPerTensor,
     Int4WeightPerChannel,
+    Int4WeightPerGroupSignRound,
+    Int4WeightPerTensorAdaRound,
     Int8ActPerTensor,
     Int8ActPerTensorDynamic,
     Int8ActPerTensorLearnedBits,
@@ -273,6 +275,21 @@ def test_tied():
     brevq.unfreeze(model)
     assert model[0].weight is model[1].weight
     assert model[0].weight_quant is model[1].weight_quant
+
+
+def test_tied_with_equal_codes():
+    """Equal codes of a parameter by two quantizers are one tensor, also where a state brought them."""
+
+    def tied():
+        model = nn.Sequential(QuantLinear(8, 8), QuantLinear(8, 8))
+        model[1].weight = model[0].weight
+        return model.eval()
+
+    model = brevq.freeze(tied())
+    assert 64 == sum(layer.codes for layer in memory(model).layers)
+    fresh = load_state(tied(), model.state_dict())
+    assert 64 == sum(layer.codes for layer in memory(fresh).layers)
+    assert torch.equal(model(torch.eye(8)), fresh(torch.eye(8)))
 
 
 def test_tied_with_two_quantizers():
@@ -614,6 +631,27 @@ def test_state_file():
     brevq.unfreeze(fresh)
     brevq.unfreeze(model)
     assert equal_states(state_of(model), state_of(fresh))
+
+
+@pytest.mark.parametrize("keep_float", [True, False])
+@pytest.mark.parametrize("recipe", [Int4WeightPerTensorAdaRound, Int4WeightPerGroupSignRound])
+def test_state_of_learned_rounding(recipe, keep_float):
+    """What a rounding has learned for each value is in the codes, and comes into a new model with these."""
+    layer = QuantLinear(64, 4, weight_quant=recipe)
+    layer(torch.eye(64))
+    expected = brevq.freeze(layer.eval(), keep_float)(torch.eye(64))
+    assert torch.equal(expected, load_state(QuantLinear(64, 4, weight_quant=recipe), layer.state_dict())(torch.eye(64)))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_state_that_does_not_fit_learned_rounding(device):
+    """A layer that is refused keeps what its rounding has learned."""
+    state = brevq.freeze(QuantLinear(64, 4, weight_quant=Int4WeightPerTensorAdaRound).eval()).state_dict()
+    layer = QuantLinear(64, 4, bias=False, weight_quant=Int4WeightPerTensorAdaRound, device=device)
+    value = layer.weight_quant.tensor_quant.int_quant.float_to_int_impl.value
+    with pytest.raises(ArgumentError, match="the model is on the meta device" if device == "meta" else "has no bias"):
+        load_state(layer, state)
+    assert layer.weight_quant.tensor_quant.int_quant.float_to_int_impl.value is value
 
 
 def test_state_into_frozen():
