@@ -69,8 +69,8 @@ def fake_quantize(
         low: the lowest code.
         high: the highest code.
         straight: whether clamping passes gradients, to `x` and to the scale, as if it were the identity. Default: no.
-        rectified: whether ReLU of `x` is quantized; its output need not be kept. Where ``x / scale`` is so small that it
-            is rounded to zero, the gradient is that of zero. Default: no.
+        rectified: whether ReLU of `x` is quantized; its output need not be kept. Where ``x / scale`` is so small that
+            it is rounded to zero, the gradient is that of zero. Default: no.
 
     Source:
         Esser et al., 2020, "Learned Step Size Quantization", section 2.1, https://arxiv.org/abs/1902.08153, for the

@@ -38,8 +38,8 @@ class Source(NamedTuple):
     threshold: float
 
 
-def remember(weight: Tensor, source: Source) -> Tensor:
-    """The weight itself, after noting what it was computed from; nothing is noted where no gradient is recorded.
+def remember(weight: Tensor, source: Source) -> None:
+    """Note what a weight was computed from.
 
     Args:
         weight: the rows on their grids, in any shape.
@@ -48,12 +48,11 @@ def remember(weight: Tensor, source: Source) -> Tensor:
     Examples:
         >>> rows = torch.randn(4, 6, requires_grad=True)
         >>> weight, scale = fake_quantize_by_max(rows, 1e-10, 7.0)
-        >>> remember(weight, Source(rows, scale, 1e-10, 7.0)) is weight
-        True
+        >>> remember(weight, Source(rows, scale, 1e-10, 7.0))
+        >>> source_of(torch.ones(1, 6), weight).threshold
+        7.0
     """
-    if weight.requires_grad:
-        _SOURCES[weight] = source, _writes(weight, source)
-    return weight
+    _SOURCES[weight] = source, _writes(weight, source)
 
 
 def _writes(weight: Tensor, source: Source) -> tuple[int, int]:

@@ -48,7 +48,10 @@ def quantized(weight):
     """A weight on the grid of its rows, which knows what it was computed from."""
     rows = weight.flatten(1)
     y, scale = fake_quantize_by_max(rows, *LIMITS)
-    return remember(y.view(weight.shape), Source(rows, scale, *LIMITS))
+    quantized_weight = y.view(weight.shape)
+    if quantized_weight.requires_grad:
+        remember(quantized_weight, Source(rows, scale, *LIMITS))
+    return quantized_weight
 
 
 def in_parts(weight):

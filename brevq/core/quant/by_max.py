@@ -51,7 +51,10 @@ class ByMax:
             return None
         limits = self.restrict_impl.floor, self.threshold
         y, scale = fake_quantize_by_max(rows, *limits)
-        return remember(y.view_as(x), Source(rows, scale, *limits)), granularity.to_scale(scale)
+        weight = y.view_as(x)
+        if weight.requires_grad:
+            remember(weight, Source(rows, scale, *limits))
+        return weight, granularity.to_scale(scale)
 
     def _is_watched(self) -> bool:
         return is_watched(self.scaling_impl, self.stats_impl, self.restrict_impl)

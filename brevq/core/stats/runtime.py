@@ -259,7 +259,7 @@ class RuntimeStats(Module):
         statistic = ranks.statistic(compute, x, sizes)
         encoded = self.encode(self.read(statistic))
         observed = statistic.detach()
-        counts = torch.isfinite(observed)
+        counts = observed - observed == 0  # finite: two operations, where isfinite() is four
         if self.calibrating:
             self._average(observed, counts)
             self._at_least = 0
@@ -324,7 +324,8 @@ class RuntimeStats(Module):
     def _finish(self, was_full: Tensor) -> None:
         """The value follows the average, until after the last batch learning begins."""
         self.value.copy_(torch.where(was_full, self.value, self.encode(self.read(self.average))))
-        self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
+        if torch.compiler.is_compiling() or self._at_least <= 1 or self.ranks.shared:  # it may be the last batch
+            self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
         if torch.compiler.is_compiling() or not has_values(self.steps):
             self._at_least = 0
         else:
