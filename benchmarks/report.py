@@ -26,7 +26,7 @@ to, *aim* what would be better; a ``!`` marks what is above *must*.
 {table}
 
 Bytes saved for backward are those of the distinct storages that autograd keeps, without the input and the parameters:
-these are alive anyway. Activation memory counts in the same way, over a whole training step.
+these are alive anyway, and *all saved* counts them, too. Activation memory is without them, over a whole training step.
 
 How to run it
 -------------
