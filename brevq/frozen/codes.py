@@ -232,7 +232,11 @@ class FrozenTensor(Remembering):
             self.to_empty(device=codes.device)  # what is in no state would stay there
         if bits is not None and self._learns_bits:
             self._be_ready_for(int(bits))
-        self.loaded = self.loaded or not self._is_in(state_dict, prefix)
+        if not self._is_in(state_dict, prefix):
+            self.loaded = True
+            self.codes = (
+                self.codes.clone()
+            )  # equal ones of a tied weight may be in the same memory, and stay as they are
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property

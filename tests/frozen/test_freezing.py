@@ -292,6 +292,15 @@ def test_tied_with_equal_codes():
     assert torch.equal(model(torch.eye(8)), fresh(torch.eye(8)))
 
 
+def test_other_codes_for_one_of_two():
+    """Codes that were equal for a while are loaded each for themselves."""
+    model = nn.Sequential(QuantLinear(8, 8, bias=False), QuantLinear(8, 8, bias=False))
+    other = copy.deepcopy(model)
+    model[1].weight = model[0].weight
+    brevq.freeze(model.eval()).load_state_dict(brevq.freeze(other.eval()).state_dict())
+    assert torch.equal(other(torch.eye(8)), model(torch.eye(8)))
+
+
 def test_tied_with_two_quantizers():
     """A parameter with two quantizers is two tensors of codes; it comes back with the finer values, tied."""
     model = nn.Sequential(QuantLinear(8, 8, weight_bit_width=3), QuantLinear(8, 8, weight_bit_width=8))

@@ -259,7 +259,7 @@ class RuntimeStats(Module):
         statistic = ranks.statistic(compute, x, sizes)
         encoded = self.encode(self.read(statistic))
         observed = statistic.detach()
-        counts = observed - observed == 0  # finite: two operations, where isfinite() is four
+        counts = torch.isfinite(observed)
         if self.calibrating:
             self._average(observed, counts)
             self._at_least = 0
