@@ -15,7 +15,7 @@ _DTYPES = (torch.float32, torch.float64)
 #: From how many values on memory takes longer than the calls of operations.
 _MANY = 2**14
 #: Up to this length of a row a reduction takes longer than a buffer.
-_SHORT = 64
+_SHORT = 32
 
 
 def abs_max(rows: Tensor) -> Tensor:

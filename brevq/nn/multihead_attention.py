@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brevq.errors import ArgumentTypeError
+from brevq.nn.arguments import check_given
 from brevq.nn.attention import added_mask, attend, check_arguments
 from brevq.nn.in_projection import QuantInProjections
 from brevq.nn.linear import QuantLinear
@@ -162,8 +163,10 @@ class QuantMultiheadAttention(QuantInProjections, nn.MultiheadAttention):
         """The quantizer that an argument stands for; none for a bias that is not there."""
         if argument not in _OUT:
             return super().bound(argument, given)
-        absent = argument == "out_bias_quant" and self.out_proj.bias is None
-        return QuantModule.bound(self, argument, None if absent else given)
+        if argument == "out_bias_quant" and self.out_proj.bias is None:
+            check_given(type(self).__name__, argument, given)
+            return None
+        return QuantModule.bound(self, argument, given)
 
     def supplied_to(self, argument: str) -> dict[str, Any]:
         """Dtype and device of the weights; to recipes of weights and biases also their shapes and the channel axis.

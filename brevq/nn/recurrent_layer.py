@@ -241,8 +241,11 @@ class QuantRecurrent(QuantModule):
     def bound(self, argument: str, given: Any) -> Any:
         """The quantizers that an argument stands for: a table of them, where the layer has several such parts."""
         keys = self._keys(argument, isinstance(given, Quantizer))
-        if given is None or argument in ("input_quant", "output_quant") or not keys:
-            return super().bound(argument, given if keys else None)
+        if not keys:
+            check_given(type(self).__name__, argument, given)
+            return None
+        if given is None or argument in ("input_quant", "output_quant"):
+            return super().bound(argument, given)
 
         def make(part: str) -> Any:
             return bind(type(self).__name__, argument, given, self._supplied_to(argument, part))

@@ -56,7 +56,7 @@ class Nature:
         Raises:
             ArgumentError: the recipe and its number format contradict each other.
         """
-        float_format = vars(tensor_quant).get("float_format")
+        float_format = getattr(tensor_quant, "float_format", None)
         asks = parameters(type(tensor_quant).forward)[0]
         granularity = granularity_of(parts)
         grid = Grid(

@@ -499,3 +499,17 @@ def test_what_gathers_fits_the_statistic(stats, running, given, known):
         "`AbsHistogram`, with as many bins, `RunningInterval` gathers `TwoSided`, and `MovingAverage`, the default, "
         "what has one value for each scale"
     )
+
+
+def test_buffers_that_are_copied():
+    """Where the buffers of another statistic are written into these, learning begins when that one's would."""
+    ahead, behind = (RuntimeStats(AbsMax(), collect_stats_steps=5) for _ in range(2))
+    for _ in range(4):
+        ahead(torch.randn(8))
+    behind(torch.randn(8))
+    with torch.no_grad():
+        for ours, theirs in zip(behind.state_dict().values(), ahead.state_dict().values(), strict=True):
+            ours.copy_(theirs)
+    for _ in range(5):
+        behind(torch.randn(8))
+    assert Phase.LEARNED == behind.phase

@@ -652,6 +652,23 @@ def test_state_of_learned_rounding(recipe, keep_float):
     assert torch.equal(expected, load_state(QuantLinear(64, 4, weight_quant=recipe), layer.state_dict())(torch.eye(64)))
 
 
+def test_a_state_that_does_not_fit_shared_rounding():
+    """Nor do layers that share a quantizer lose it."""
+
+    def shared():
+        model = nn.Sequential(QuantLinear(8, 8, weight_quant=Int4WeightPerTensorAdaRound), QuantLinear(8, 8))
+        model[1].weight_quant = model[0].weight_quant
+        model(torch.eye(8))
+        return model.eval()
+
+    state = {**brevq.freeze(shared()).state_dict(), "extra": torch.zeros(1)}
+    model = shared()
+    expected = model(torch.eye(8))
+    with pytest.raises(ArgumentError, match="the model has no extra"):
+        load_state(model, state)
+    assert torch.equal(expected, model(torch.eye(8)))
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_state_that_does_not_fit_learned_rounding(device):
     """A layer that is refused keeps what its rounding has learned."""

@@ -488,6 +488,11 @@ def test_an_override_of_several_quantizers_can_not_be_assigned(layer):
             lambda: qnn.QuantLayerNorm(4, elementwise_affine=False, weight_quant=Int8ActPerTensor),
             "a recipe for the role 'activation', and needs one for 'weight'",
         ),
+        (lambda: qnn.QuantLSTM(4, 4, bias=False, bias_quant="x"), "QuantLSTM got `bias_quant='x'`, and needs a recipe"),
+        (
+            lambda: qnn.QuantMultiheadAttention(4, 2, bias=False, out_bias_quant="x"),
+            "QuantMultiheadAttention got `out_bias_quant='x'`, and needs a recipe",
+        ),
     ],
 )
 def test_what_is_given_for_nothing_is_checked(create, text):

@@ -324,8 +324,7 @@ class RuntimeStats(Module):
     def _finish(self, was_full: Tensor) -> None:
         """The value follows the average, until after the last batch learning begins."""
         self.value.copy_(torch.where(was_full, self.value, self.encode(self.read(self.average))))
-        if torch.compiler.is_compiling() or self._at_least <= 1 or self.ranks.shared:  # it may be the last batch
-            self.phase_code.add_((self.steps >= self.collect_stats_steps) & ~was_full)
+        self.phase_code.copy_((self.steps >= self.collect_stats_steps) + int(Phase.OBSERVE))
         if torch.compiler.is_compiling() or not has_values(self.steps):
             self._at_least = 0
         else:
