@@ -14,8 +14,6 @@ _DTYPES = (torch.float32, torch.float64)
 
 #: From how many values on memory takes longer than the calls of operations.
 _MANY = 2**14
-#: Up to this length of a row a reduction takes longer than a buffer.
-_SHORT = 32
 
 
 def abs_max(rows: Tensor) -> Tensor:
@@ -87,7 +85,7 @@ def signs_of_largest(rows: Tensor, maxima: Tensor) -> Tensor:
 
 
 def largest(rows: Tensor) -> Tensor:
-    """``max |row|``, without a gradient; of many values in long rows from both ends: two reductions, no buffer.
+    """``max |row|``, without a gradient; of many values from both ends: two reductions, and no buffer.
 
     Args:
         rows: shape `(..., values)`, one value at least.
@@ -99,7 +97,7 @@ def largest(rows: Tensor) -> Tensor:
         >>> largest(torch.tensor([[1.0, -3.0], [0.0, 0.5]]))
         tensor([3.0000, 0.5000])
     """
-    if rows.numel() < _MANY or rows.shape[-1] <= _SHORT:
+    if rows.numel() < _MANY:
         return rows.abs().amax(dim=-1)
     return torch.maximum(rows.amax(dim=-1), -rows.amin(dim=-1)).abs()
 
