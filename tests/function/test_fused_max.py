@@ -11,6 +11,15 @@ from brevq.function.fused_max import fake_quantize_by_max, is_fused
 from brevq.function.largest import abs_max
 
 THRESHOLD, FLOOR = 7.0, 1e-10
+
+
+def tied(rows):
+    """The rows, of which one has its largest value at both ends, and one is zero."""
+    rows[0, [3, -4]] = 9.0, -9.0
+    rows[-1] = 0.0
+    return rows
+
+
 #: Rows of every kind: in one or several stretches, too short for any, with ties, and of zeros.
 ROWS = {
     "one": np.random.default_rng(0).normal(size=40),
@@ -28,6 +37,8 @@ ROWS = {
     "ties in several stretches": np.where(
         np.isin(np.arange(2**17), (5, 100_000)), -9.0, np.random.default_rng(9).normal(size=2**17)
     ),
+    "rows of many stretches": tied(np.random.default_rng(10).normal(size=(40, 1024))),
+    "many groups": tied(np.random.default_rng(11).normal(size=(3000, 32))),
     "single": np.array([[4.0], [-1.0]]),
 }
 
@@ -103,10 +114,11 @@ def test_all_but_the_largest_pass_the_gradient_on():
     assert torch.equal(rows.grad[smaller], of_y[smaller])
 
 
+@pytest.mark.parametrize("times", [1, 2**14])
 @pytest.mark.parametrize("spoilt", [math.inf, -math.inf, math.nan])
-def test_rows_that_are_not_finite(spoilt):
+def test_rows_that_are_not_finite(spoilt, times):
     """A row with an infinite value or NaN has gradients NaN, as in parts; the others keep theirs."""
-    rows = torch.tensor([[1.0, spoilt, 2.0], [1.0, -4.0, 2.0]], requires_grad=True)
+    rows = torch.tensor([[1.0, spoilt, 2.0], [1.0, -4.0, 2.0]]).repeat(1, times).requires_grad_()
     y, scale = fake_quantize_by_max(rows, FLOOR, THRESHOLD)
     y.sum().backward()
     assert rows.grad[0].isnan().all()
