@@ -234,9 +234,8 @@ class FrozenTensor(Remembering):
             self._be_ready_for(int(bits))
         if not self._is_in(state_dict, prefix):
             self.loaded = True
-            self.codes = (
-                self.codes.clone()
-            )  # equal ones of a tied weight may be in the same memory, and stay as they are
+            # Equal ones of a tied weight may be in the same memory, and stay as they are.
+            self.codes = self.codes.clone()
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property

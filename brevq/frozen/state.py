@@ -76,7 +76,7 @@ def load_state(model: Model, state: Mapping[str, Any]) -> Model:
     if different:
         for step, parameters in zip(steps, before, strict=True):
             _undo(step, parameters)
-        for rounding, value in reversed(dropped):  # of a shared quantizer, that it had last comes first
+        for rounding, value in reversed(dropped):  # a shared quantizer is there twice, and had its value at first
             rounding.value = value
         raise ArgumentError(_OTHER.format(what=different))
     model.eval()

@@ -311,8 +311,10 @@ class Quantizer(nn.Module):
             ArgumentError: the shape of its weight does not fit the scale.
         """
         granularity = self.granularity
+        if granularity is None or not granularity.peers:
+            return
         shape: tuple[int, ...] = tuple(getattr(layer, "weight").shape)  # noqa: B009  # a module's attributes are untyped
-        if granularity is not None and granularity.peers and not granularity.fits(shape):
+        if not granularity.fits(shape):
             raise ArgumentError(
                 f"a quantizer whose scale has shape {granularity.scale_shape} can not be shared with a weight of shape "
                 f"{shape}: share one that is per tensor, or between equal numbers of channels"

@@ -145,12 +145,12 @@ def test_hooks_see_each_call():
 
 
 def test_hooks_see_each_gradient():
-    """A backward hook on the core quantizer is called in place of no short way of a layer."""
+    """A backward hook on the core quantizer changes gradients also where ReLU is left to the quantizer."""
     layer = QuantReLU(collect_stats_steps=1)
     layer.act_quant.tensor_quant.register_full_backward_hook(lambda module, given, above: (given[0] * 10,))
     for _ in range(3):
         x = torch.rand(64, requires_grad=True)
-        (layer(x * 1).sum()).backward()
+        layer(x * 1).sum().backward()
         assert 10 == x.grad.median().item()
 
 
