@@ -39,10 +39,10 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases whose names contain one of these")
-    parser.add_argument("--quick", action="store_true", help="fewer sizes; 5 repetitions of whole networks")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, and 5 repetitions of whole networks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     parser.add_argument("--threads", type=number, default=1, help="threads of torch (default: 1)")
-    parser.add_argument("--repetitions", type=number, default=20, help="repetitions of short cases (default: 20)")
+    parser.add_argument("--repetitions", type=number, help="of all cases (default: 20, with --quick 20 and 5)")
     parser.add_argument("--list", action="store_true", help="print the names of all cases")
     options = parser.parse_args()
     if not any(wanted(case.name, options) for case in [*CASES, *GROWTHS]):
@@ -106,7 +106,7 @@ def results(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
 
 def measured(options: argparse.Namespace, peers: Peers | None) -> dict[str, Any]:
     """Run the benchmark, until it is interrupted; print each result when it is there."""
-    bench = Bench(peers, options.repetitions, min(5, options.repetitions) if options.quick else options.repetitions)
+    bench = Bench(peers, options.repetitions or 20, options.repetitions or (5 if options.quick else 20))
     about, rows = machine(peers), []
     with contextlib.suppress(KeyboardInterrupt):
         for row in results(bench, options):

@@ -35,7 +35,8 @@ How to run it
 
    make bench-peers              # once: an environment for Brevitas and torchao, in build/peers
    make bench                    # everything: half an hour or more
-   make bench ARGS="--quick"     # the lines above: fewer sizes, and fewer repetitions of whole networks
+   make bench ARGS="--quick"     # fewer sizes, and 5 repetitions of whole networks: ten minutes
+   make bench ARGS="--quick --repetitions 20"   # fewer sizes alone: half an hour
    make bench ARGS="--only GPT --threads 2 --json result.json"
 
 ``BREVQ_PEERS`` names the Python of another environment for the peers; without one, their columns stay empty. This page
